@@ -1,0 +1,58 @@
+# Every target says what it does: `make help`.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.made
+UV     := $(BIN)/uv
+SOURCES = $(shell git ls-files '*.py' ':!:*/pb/*')
+
+.DEFAULT_GOAL := help
+.PHONY: help env run test test-fast check format lock clean
+
+help: ## show the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+env: $(STAMP) ## make the environment in .venv
+
+$(STAMP): pyproject.toml requirements/lock.txt requirements/uv.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	  || { echo "PromptPipe needs Python 3.11 or newer; set PYTHON=/path/to/python3." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
+	  || { echo "$(PYTHON) cannot make a virtual environment: install its venv package (Debian: python3-venv)." >&2; exit 1; }
+	@echo "making $(VENV) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
+	@VIRTUAL_ENV=$(VENV) $(UV) pip sync --quiet --require-hashes requirements/lock.txt requirements/uv.txt
+	@VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+run: $(STAMP) ## start the service and a simulated WhatsApp on SQLite; Ctrl-C ends both
+	@$(BIN)/promptpipe dev
+
+test: $(STAMP) ## run all tests
+	@$(BIN)/python -m pytest -n 2 --dist worksteal -q
+
+test-fast: $(STAMP) ## run the tests that start no process
+	@$(BIN)/python -m pytest -q -m 'not slow'
+
+check: $(STAMP) ## lint, types, imports, dependencies, spelling
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --quiet --check .
+	@echo $(SOURCES) | xargs $(BIN)/flake8 --select=ASYNC --ignore=ASYNC114,ASYNC124,ASYNC128,ASYNC9
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/deptry promptpipe
+	@git ls-files | xargs $(BIN)/codespell
+
+format: $(STAMP) ## format the code and apply safe fixes
+	@$(BIN)/ruff check --quiet --fix .
+	@$(BIN)/ruff format --quiet .
+
+lock: $(STAMP) ## renew the locked dependencies (needs the network)
+	$(UV) pip compile --universal --generate-hashes --all-extras --quiet --upgrade \
+	  --custom-compile-command 'make lock' pyproject.toml -o requirements/lock.txt
+	$(UV) pip compile --universal --generate-hashes --quiet --upgrade \
+	  --custom-compile-command 'make lock' requirements/uv.in -o requirements/uv.txt
+
+clean: ## remove the environment and caches; data stays
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

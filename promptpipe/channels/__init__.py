@@ -1,0 +1,1 @@
+"""Channels: providers that carry messages."""

@@ -1,0 +1,199 @@
+"""Settings: from the environment (prefix `PROMPTPIPE_`, nested by `__`), a `.env` file, and flags.
+
+Durations are seconds, fractions allowed; 0 turns the thing off. `.env.example` says what each is for.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import os
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from promptpipe.model.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+PREFIX = "PROMPTPIPE_"
+
+# What `promptpipe simulator` and a service on the simulator channel have in common. Public, so refused beyond loopback.
+SIMULATOR_PHONE_NUMBER_ID = "106540352242922"
+SIMULATOR_ACCESS_TOKEN = "simulator-access-token"  # noqa: S105
+SIMULATOR_APP_SECRET = "simulator-app-secret"  # noqa: S105
+SIMULATOR_VERIFY_TOKEN = "simulator-verify-token"  # noqa: S105
+SIMULATOR_API_VERSION = "v24.0"
+
+MAX_PORT = 65535
+_SQLITE_SCHEME = "sqlite:///"
+
+
+class ChannelName(Enum):
+    """Which provider carries the messages."""
+
+    SIMULATOR = "simulator"
+    WHATSAPP = "whatsapp"
+
+
+class LogFormat(Enum):
+    """How log entries are written."""
+
+    CONSOLE = "console"
+    JSON = "json"
+
+
+def _bind(value: str) -> str:
+    host, port = split_bind(value)
+    if not host or port > MAX_PORT:
+        raise ValueError("must be HOST:PORT")
+    return value
+
+
+def split_bind(value: str) -> tuple[str, int]:
+    """Return the host and port of a `HOST:PORT` setting; an IPv6 host stands in brackets."""
+    host, _, port = value.rpartition(":")
+    if not port.isdecimal():
+        raise ValueError("must be HOST:PORT")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def _sqlite_url(value: str) -> str:
+    if not value.startswith(_SQLITE_SCHEME) or value == _SQLITE_SCHEME:
+        raise ValueError("must look like sqlite:///promptpipe.db")
+    return value
+
+
+Bind = Annotated[str, AfterValidator(_bind)]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+PositiveSeconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class WhatsAppSettings(BaseModel):
+    """The WhatsApp Cloud API. On the simulator channel what is unset is the simulator's."""
+
+    api_url: str | None = None
+    phone_number_id: str | None = None
+    access_token: SecretStr | None = None
+    app_secret: SecretStr | None = None
+    verify_token: SecretStr | None = None
+    send_timeout: PositiveSeconds = 10.0
+
+
+class Settings(BaseSettings):
+    """Everything that can be set."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_nested_delimiter="__",
+        env_file=".env",
+        env_file_encoding="utf-8",
+        extra="ignore",
+        hide_input_in_errors=True,
+    )
+
+    database_url: Annotated[str, AfterValidator(_sqlite_url)] = "sqlite:///promptpipe.db"
+    http_bind: Bind = "127.0.0.1:8080"
+    channel: ChannelName = ChannelName.SIMULATOR
+    whatsapp: WhatsAppSettings = WhatsAppSettings()
+    auto_enroll: bool = False
+    daily_prompt_reminder_delay: Seconds = 5 * 3600.0
+    max_reply_age: Seconds = 24 * 3600.0
+    in_doubt_wait: Seconds = 120.0
+    in_doubt_policy: Literal["resend", "drop", "hold"] = "resend"
+    lease: PositiveSeconds = 30.0
+    mailbox_concurrency: Annotated[int, Field(ge=1, le=10_000)] = 100
+    outbox_concurrency: Annotated[int, Field(ge=1, le=1_000)] = 50
+    job_concurrency: Annotated[int, Field(ge=1, le=10_000)] = 100
+    shutdown_grace: Seconds = 10.0
+    log_format: LogFormat = LogFormat.CONSOLE
+    simulator_bind: Bind = "127.0.0.1:8090"
+
+    @property
+    def sqlite_path(self) -> Path:
+        """The path in `database_url`."""
+        return Path(self.database_url.removeprefix(_SQLITE_SCHEME))
+
+    def whatsapp_in_use(self) -> WhatsAppSettings:
+        """Return the WhatsApp settings with the simulator's in place of what is unset, on that channel."""
+        if self.channel is not ChannelName.SIMULATOR:
+            return self.whatsapp
+        host, port = split_bind(self.simulator_bind)
+        simulators = {
+            "api_url": f"http://{f'[{host}]' if ':' in host else host}:{port}/{SIMULATOR_API_VERSION}",
+            "phone_number_id": SIMULATOR_PHONE_NUMBER_ID,
+            "access_token": SecretStr(SIMULATOR_ACCESS_TOKEN),
+            "app_secret": SecretStr(SIMULATOR_APP_SECRET),
+            "verify_token": SecretStr(SIMULATOR_VERIFY_TOKEN),
+        }
+        unset = {name: value for name, value in simulators.items() if getattr(self.whatsapp, name) is None}
+        return self.whatsapp.model_copy(update=unset)
+
+
+def load_settings(**flags: object) -> Settings:
+    """Return the settings; raise `SettingsError` naming the one that is bad. *flags* that are None are not set."""
+    given = {name: value for name, value in flags.items() if value is not None}
+    try:
+        settings = Settings(**given)  # type: ignore[arg-type]
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = PREFIX + "__".join(str(part) for part in first["loc"]).upper()
+        raise SettingsError(f"{name}: {first['msg'].removeprefix('Value error, ')}") from error
+    except ValueError as error:  # pydantic-settings, for a value that must be JSON and is not
+        raise SettingsError(str(error)) from error
+    if settings.lease < 2 * settings.whatsapp.send_timeout:
+        raise SettingsError(f"{PREFIX}LEASE: must be at least twice {PREFIX}WHATSAPP__SEND_TIMEOUT")
+    _check_channel(settings)
+    return settings
+
+
+def unknown_settings(environment: Mapping[str, str] = os.environ) -> Iterator[tuple[str, str | None]]:
+    """Yield names in *environment* that look like settings and are none, each with the nearest real name."""
+    known = [f"{PREFIX}{name}" for name in flat_names()]
+    for name in environment:
+        upper = name.upper()
+        if upper.startswith(PREFIX) and upper not in known and not upper.startswith(f"{PREFIX}TEST_"):
+            yield name, next(iter(difflib.get_close_matches(upper, known, n=1)), None)
+
+
+def flat_names() -> Iterator[str]:
+    """Yield the names of all settings as they stand in the environment, without the prefix."""
+    for name in Settings.model_fields:
+        if name == "whatsapp":
+            yield from (f"WHATSAPP__{inner.upper()}" for inner in WhatsAppSettings.model_fields)
+        else:
+            yield name.upper()
+
+
+def is_loopback(bind: str) -> bool:
+    """Whether only this machine can reach a `HOST:PORT`."""
+    host, _ = split_bind(bind)
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _check_channel(settings: Settings) -> None:
+    whatsapp = settings.whatsapp_in_use()
+    for name in WhatsAppSettings.model_fields:
+        value = getattr(whatsapp, name)
+        if not (value.get_secret_value() if isinstance(value, SecretStr) else value):
+            raise SettingsError(f"{PREFIX}WHATSAPP__{name.upper()}: is needed for the {settings.channel.value} channel")
+    if is_loopback(settings.http_bind):
+        return
+    public = {
+        "app_secret": SIMULATOR_APP_SECRET,
+        "access_token": SIMULATOR_ACCESS_TOKEN,
+        "verify_token": SIMULATOR_VERIFY_TOKEN,
+    }
+    for name, secret in public.items():
+        if getattr(whatsapp, name).get_secret_value() == secret:
+            raise SettingsError(
+                f"{PREFIX}WHATSAPP__{name.upper()}: the simulator's secret is public;"
+                f" set your own before {PREFIX}HTTP_BIND leaves loopback"
+            )

@@ -1,0 +1,1 @@
+"""Flows: kinds of conversation. They decide; they never write, send or schedule."""

@@ -1,0 +1,1 @@
+"""The domain: frozen values, policies and the error tree. Imports nothing that does I/O."""

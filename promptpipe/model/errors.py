@@ -1,0 +1,143 @@
+"""Every error PromptPipe raises on purpose, each with a code that never changes.
+
+Edges (HTTP, the command line) map codes to their own answers in one table each. An error that is not in
+this tree is a defect: it ends the process, or one request, and its text is never shown to a peer.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class PromptPipeError(Exception):
+    """Base of all errors that callers are meant to handle."""
+
+    code: ClassVar[str] = "internal"
+
+
+class SettingsError(PromptPipeError):
+    """A setting is missing, malformed or refused; the text names it."""
+
+    code = "settings"
+
+
+class AddressInUseError(PromptPipeError):
+    """Another process listens on the address that a server was to bind."""
+
+    code = "address_in_use"
+
+
+class StoreError(PromptPipeError):
+    """Base of what storage raises."""
+
+    code = "store"
+
+
+class StoreUnavailableError(StoreError):
+    """The database cannot commit now (disk full, locked, gone); the same call may succeed later."""
+
+    code = "store_unavailable"
+
+
+class StoreInUseError(StoreError):
+    """Another process holds this SQLite file."""
+
+    code = "store_in_use"
+
+
+class SchemaError(StoreError):
+    """The database's schema is newer than this program, or not what its migrations made."""
+
+    code = "schema"
+
+
+class LeaseLostError(StoreError):
+    """The lease is no longer the current one: someone else holds the work, or it has ended."""
+
+    code = "lease_lost"
+
+
+class VersionConflictError(StoreError):
+    """A flow state changed after it was loaded; the decision made from it was not applied."""
+
+    code = "version_conflict"
+
+
+class NotFoundError(StoreError):
+    """There is no such row."""
+
+    code = "not_found"
+
+
+class AlreadyExistsError(StoreError):
+    """A row with this unique value exists; `existing_id` names it."""
+
+    code = "already_exists"
+
+    def __init__(self, message: str, existing_id: str) -> None:
+        super().__init__(message)
+        self.existing_id = existing_id
+
+
+class WebhookError(PromptPipeError):
+    """Base of what makes a webhook request unacceptable."""
+
+    code = "webhook"
+
+
+class SignatureError(WebhookError):
+    """A webhook's signature is missing or wrong."""
+
+    code = "signature"
+
+
+class VerificationError(WebhookError):
+    """A webhook handshake did not carry our verify token."""
+
+    code = "verification"
+
+
+class MalformedBodyError(WebhookError):
+    """A webhook's body is not a JSON object."""
+
+    code = "malformed_body"
+
+
+class FlowError(PromptPipeError):
+    """Base of what goes wrong between an event and the flow that should handle it."""
+
+    code = "flow"
+
+
+class NoHandlerError(FlowError):
+    """No response handler is registered for this participant, or no flow knows the event."""
+
+    code = "no_handler"
+
+
+class CorruptStateError(FlowError):
+    """A flow state does not have the shape its flow gave it."""
+
+    code = "corrupt_state"
+
+
+class JobError(PromptPipeError):
+    """Base of what a job handler raises to say what should become of its job."""
+
+    code = "job"
+
+
+class SnoozeJobError(JobError):
+    """Run the job again after *seconds*; the attempt does not count."""
+
+    code = "job_snoozed"
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"snoozed for {seconds} s")
+        self.seconds = seconds
+
+
+class FailJobError(JobError):
+    """End the job as failed, whatever attempts are left."""
+
+    code = "job_failed"

@@ -1,0 +1,126 @@
+"""What happens to a participant: the events of a mailbox, handled one at a time and in order.
+
+Events are stored as a kind and a JSON object. `encoded` and `decoded` are the only places that know how.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields
+from datetime import datetime
+from typing import TYPE_CHECKING, ClassVar
+
+from promptpipe.model.errors import FlowError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from promptpipe.model.ids import EventId, JobId, MessageId, ResponseId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Enrolled:
+    """The participant was enrolled into *flow_type* by someone other than themselves."""
+
+    kind: ClassVar[str] = "enrolled"
+    flow_type: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replied:
+    """The participant wrote, pressed a button, or sent something else (*type*; *text* is always readable).
+
+    *channel* is where it came from; *said_at* is the provider's time, which decides its age, never its order.
+    """
+
+    kind: ClassVar[str] = "replied"
+    response_id: ResponseId
+    channel: str
+    type: str
+    text: str
+    said_at: datetime
+    choice_id: str | None = None
+    conversational: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimerFired:
+    """A job of this participant came due."""
+
+    kind: ClassVar[str] = "timer_fired"
+    job_id: JobId
+    job_kind: str
+    dedupe_key: str | None
+    payload: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessageSent:
+    """A message that the flow waits on reached the provider."""
+
+    kind: ClassVar[str] = "message_sent"
+    flow_type: str
+    message_id: MessageId
+    sent_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessageFailed:
+    """A message that the flow waits on will not be delivered."""
+
+    kind: ClassVar[str] = "message_failed"
+    flow_type: str
+    message_id: MessageId
+    error: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimerLost:
+    """Recovery found flow state under *data_key* that names a job which no longer exists or has ended.
+
+    *remaining* is what is left of its time in seconds; None means only the reference is to be cleared.
+    """
+
+    kind: ClassVar[str] = "timer_lost"
+    flow_type: str
+    job_id: JobId
+    data_key: str
+    remaining: float | None = None
+
+
+Event = Enrolled | Replied | TimerFired | MessageSent | MessageFailed | TimerLost
+
+_KINDS: Mapping[str, type[Event]] = {
+    event.kind: event for event in (Enrolled, Replied, TimerFired, MessageSent, MessageFailed, TimerLost)
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredEvent:
+    """An event in its mailbox. *blocked* is how long it has held up the conversation, in seconds."""
+
+    id: EventId
+    attempt: int
+    blocked: float
+    created_at: datetime
+    event: Event
+
+
+def encoded(event: Event) -> dict[str, object]:
+    """Return *event* as a JSON object; instants become ISO 8601 text."""
+    return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in asdict(event).items()}
+
+
+def decoded(kind: str, data: Mapping[str, object]) -> Event:
+    """Return the event that `encoded` made *data* from; raise `FlowError` when it cannot have been one."""
+    event_type = _KINDS.get(kind)
+    if event_type is None:
+        raise FlowError(f"an event of kind {kind!r} is unknown to this version")
+    known = {item.name for item in fields(event_type)}
+    values = {name: value for name, value in data.items() if name in known}
+    try:
+        for name in ("said_at", "sent_at"):
+            if name in values:
+                values[name] = datetime.fromisoformat(str(values[name]))
+        return event_type(**values)  # type: ignore[arg-type]
+    except (TypeError, ValueError) as error:
+        raise FlowError(f"a stored {kind} event is malformed: {error}") from error

@@ -1,0 +1,229 @@
+"""Storage: one method is one transaction.
+
+Every method may raise `StoreUnavailableError`; the transaction then had no effect, and the call can be
+repeated. A call canceled before its transaction began has no effect; one that has begun is waited for.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from promptpipe.model.decisions import Decision, Delivery, FlowState, Hook
+    from promptpipe.model.ids import EventId, JobId, MessageId, ParticipantId, WorkerId
+    from promptpipe.model.inbound import Enrollment, InboundBatch, IngestReport
+    from promptpipe.model.jobs import Ending, Job, LeasedJob, NewJob
+    from promptpipe.model.leases import Claim, Claimed, Extension, Lease
+    from promptpipe.model.messages import NewMessage, OutboxMessage, SendOrder, Settlement
+    from promptpipe.model.participants import Participant
+    from promptpipe.model.recovery import LostTimer, RecoveryReport
+
+
+class JobStore(Protocol):
+    """Jobs and timers."""
+
+    async def enqueue(self, new: NewJob) -> tuple[Job, bool]:
+        """Add a job; return it, or the live one with the same dedupe key, and whether it was created."""
+        ...
+
+    async def get(self, job_id: JobId) -> Job:
+        """Return a job, live or ended; raise `NotFoundError`."""
+        ...
+
+    async def cancel(self, job_id: JobId) -> Job:
+        """End a queued job; ask the worker of a running one to stop. Ended jobs stay as they are."""
+        ...
+
+    async def claim(self, claim: Claim) -> Claimed[LeasedJob]:
+        """Lease due jobs, counting an attempt each; those out of attempts end as failed instead."""
+        ...
+
+    async def finish(self, endings: Sequence[Ending]) -> frozenset[Lease]:
+        """Record the ends of leased jobs; return the leases that are no longer current, of which nothing was kept."""
+        ...
+
+
+class MailboxStore(Protocol):
+    """Participants' events, handled one at a time per participant."""
+
+    async def claim(self, claim: Claim) -> Claimed[Delivery]:
+        """Lease due mailboxes and hand out their heads, counting an attempt each.
+
+        Events out of attempts go aside.
+        """
+        ...
+
+    async def decide(self, delivery: Delivery, decision: Decision, *, next_within: float | None) -> Delivery | None:
+        """Apply *decision* and remove its event, all or nothing; hand out the next event of the same mailbox.
+
+        The mailbox is released when it is empty or *next_within* (the next lease's seconds) is None. Raise
+        `LeaseLostError`, or `VersionConflictError` when the state is not the one the decision was made from.
+        """
+        ...
+
+    async def retry(
+        self, lease: Lease, event_id: EventId, *, error: str, delay: float, blocked: float, limit: float
+    ) -> bool:
+        """Release a mailbox whose head could not be handled, until *delay* seconds from now.
+
+        *blocked* seconds are added to those for which the event has held up its conversation; when they reach
+        *limit*, or its attempts are used up, it goes aside and the next is due. Return whether it went aside;
+        raise `LeaseLostError`.
+        """
+        ...
+
+    async def give_back(self, lease: Lease) -> None:
+        """Release a mailbox at once, the attempt at its head not counted; raise `LeaseLostError`."""
+        ...
+
+
+class OutboxStore(Protocol):
+    """Outgoing messages, in order per recipient."""
+
+    async def enqueue(self, new: NewMessage) -> tuple[OutboxMessage, bool]:
+        """Add a message; return it, or the one of the last 30 days with its dedupe key, and whether it was created."""
+        ...
+
+    async def get(self, message_id: MessageId) -> OutboxMessage:
+        """Return a message; raise `NotFoundError`."""
+        ...
+
+    async def claim(self, claim: Claim) -> Claimed[Lease]:
+        """Lease due recipients' lanes. Their messages stay as they are."""
+        ...
+
+    async def mark_sending(self, lease: Lease, *, seconds: float) -> SendOrder | None:
+        """Mark the lane's head SENDING and record the attempt, extending the lease to *seconds* from now.
+
+        What must not go out (expired, withdrawn, doubt dropped or held) is settled on the way. Release the lane
+        and return None when nothing is to be sent now; raise `LeaseLostError`.
+        """
+        ...
+
+    async def record(self, order: SendOrder, settlement: Settlement, *, next_within: float | None) -> SendOrder | None:
+        """Record what became of *order*, and mark the lane's next message SENDING in the same commit.
+
+        The lane is released when nothing is to be sent now, or *next_within* (the next lease's seconds) is None.
+        An acceptance is kept even when the lease was lost; then, and for any other verdict, `LeaseLostError`.
+        """
+        ...
+
+
+class InboundStore(Protocol):
+    """What webhooks bring."""
+
+    async def ingest(self, batch: InboundBatch, enrollment: Enrollment | None) -> IngestReport:
+        """Keep every update of *batch* once, in one commit: responses, receipts, events, people enrolled.
+
+        Unknown people are enrolled as *enrollment* says, or with None only stored. An update that cannot be
+        stored as what it is, is stored raw.
+        """
+        ...
+
+
+class ParticipantStore(Protocol):
+    """People and their conversations."""
+
+    async def get(self, participant_id: ParticipantId) -> Participant:
+        """Return a participant; raise `NotFoundError`."""
+        ...
+
+    async def flow_state(self, participant_id: ParticipantId, flow_type: str) -> FlowState:
+        """Return a participant's state in a flow; raise `NotFoundError`."""
+        ...
+
+
+class LeaseStore(Protocol):
+    """Leases of all kinds."""
+
+    async def extend(self, leases: Sequence[Lease], seconds: float) -> Extension:
+        """Move the ends of *leases* to *seconds* from now; say which are lost or are to be canceled."""
+        ...
+
+    async def give_back(self, worker: WorkerId) -> int:
+        """Release all that *worker* holds, attempts not counted, and return how many.
+
+        Messages that are on the wire are in doubt.
+        """
+        ...
+
+
+class RecoveryStore(Protocol):
+    """What bringing the system back needs. Every method can be repeated without further effect."""
+
+    async def requeue_stale_running_jobs(self) -> int:
+        """Make running jobs whose worker is gone due again; return how many."""
+        ...
+
+    async def release_stale_mailboxes(self) -> int:
+        """Make mailboxes whose worker is gone due again; return how many."""
+        ...
+
+    async def requeue_stale_sending_messages(self) -> int:
+        """Put messages that were on the wire when their sender vanished in doubt; return how many.
+
+        None of them is queued again: only a status or the in-doubt policy settles them.
+        """
+        ...
+
+    async def restart_doubts(self) -> int:
+        """Start the wait of every message in doubt anew: statuses can arrive from now on. Return how many wait."""
+        ...
+
+    async def without_handler(self, flow_type: str, after: ParticipantId | None, limit: int) -> Sequence[ParticipantId]:
+        """Return active participants of a flow, in id order after *after*, whom no response handler serves."""
+        ...
+
+    async def lost_timers(
+        self, flow_type: str, data_key: str, after: ParticipantId | None, limit: int
+    ) -> Sequence[LostTimer]:
+        """Return active participants of a flow, in id order after *after*, whose timer is lost.
+
+        Their state names a job under *data_key* that neither is live nor has its event in the mailbox.
+        """
+        ...
+
+    async def active(self, flow_type: str) -> int:
+        """Return how many active participants a flow has."""
+        ...
+
+    async def register_hook(self, hook: Hook) -> bool:
+        """Register a response handler unless the participant has it; return whether it was new."""
+        ...
+
+    async def report_lost_timer(self, timer: LostTimer, flow_type: str, data_key: str, remaining: float | None) -> bool:
+        """Put a `TimerLost` event into the participant's mailbox, unless one for this job waits there already."""
+        ...
+
+    async def save_report(self, report: RecoveryReport) -> None:
+        """Keep the outcome of a recovery."""
+        ...
+
+    async def last_report(self) -> RecoveryReport | None:
+        """Return the newest kept report."""
+        ...
+
+
+class Store(Protocol):
+    """A database, by concern."""
+
+    @property
+    def jobs(self) -> JobStore: ...  # noqa: D102
+    @property
+    def mailboxes(self) -> MailboxStore: ...  # noqa: D102
+    @property
+    def outbox(self) -> OutboxStore: ...  # noqa: D102
+    @property
+    def inbound(self) -> InboundStore: ...  # noqa: D102
+    @property
+    def participants(self) -> ParticipantStore: ...  # noqa: D102
+    @property
+    def leases(self) -> LeaseStore: ...  # noqa: D102
+    @property
+    def recovery(self) -> RecoveryStore: ...  # noqa: D102
+
+    async def probe(self) -> None:
+        """Commit something small; raise `StoreUnavailableError` when that is not possible."""
+        ...

@@ -1,0 +1,1 @@
+"""The long-lived parts: what claims work, runs it, and is drained."""

@@ -1,0 +1,26 @@
+"""Waking the runner whose work a commit made due."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from promptpipe.model.leases import Work
+
+
+class Wakeups:
+    """Passes the store's word of new work to the runner of its kind. Runners poll besides."""
+
+    def __init__(self) -> None:
+        self._callbacks: dict[Work, Callable[[], None]] = {}
+
+    def subscribe(self, work: Work, callback: Callable[[], None]) -> None:
+        """Call *callback* whenever a commit made some of *work* due."""
+        self._callbacks[work] = callback
+
+    def __call__(self, work: Work) -> None:
+        """Wake the runner of *work*."""
+        if callback := self._callbacks.get(work):
+            callback()

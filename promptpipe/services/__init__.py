@@ -1,0 +1,1 @@
+"""Use cases, one commit each."""

@@ -1,0 +1,169 @@
+"""An open SQLite database: its lock, its connections, and transactions on them."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from contextlib import asynccontextmanager, closing
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
+
+import trio
+
+from promptpipe.model.errors import SchemaError, StoreInUseError, StoreUnavailableError
+from promptpipe.storage.sqlite.migrations import migrate
+from promptpipe.storage.sqlite.transaction import Transaction
+from promptpipe.storage.sqlite.values import micros
+from promptpipe.storage.sqlite.writer import ThreadWriter, as_unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+    from promptpipe.model.ids import IdSource
+    from promptpipe.model.leases import Work
+    from promptpipe.ports.clock import Clock
+    from promptpipe.storage.sqlite.writer import Writer
+
+T = TypeVar("T")
+
+READERS = 4
+MINIMUM_SQLITE = (3, 38, 0)
+"""The first with JSON functions built in always; STRICT tables and RETURNING are older."""
+
+
+class Database:
+    """Runs transactions: writes on one thread in groups, reads on connections of their own."""
+
+    def __init__(
+        self,
+        writer: Writer,
+        connect: Callable[[], sqlite3.Connection],
+        clock: Clock,
+        ids: IdSource,
+        on_commit: Callable[[Work], None],
+    ) -> None:
+        self._writer = writer
+        self._connect = connect
+        self._clock = clock
+        self._ids = ids
+        self._on_commit = on_commit
+        self._idle_readers: list[sqlite3.Connection] = []
+        self._reader_slots = trio.CapacityLimiter(READERS)
+
+    async def write(self, function: Callable[[Transaction], T]) -> T:
+        """Run *function* in one durable transaction; see `Writer.run`. Then wake whom it woke."""
+        result, woken = await self._writer.run(partial(self._run, function))
+        for work in woken:
+            self._on_commit(work)
+        return result
+
+    async def read(self, function: Callable[[Transaction], T]) -> T:
+        """Run *function* on a consistent snapshot, beside writes."""
+        return await trio.to_thread.run_sync(self._read, function, limiter=self._reader_slots)
+
+    async def close(self) -> None:
+        """Finish the writes handed in, and close all connections."""
+        await self._writer.close()
+        for connection in self._idle_readers:
+            connection.close()
+        self._idle_readers.clear()
+
+    def _run(self, function: Callable[[Transaction], T], connection: sqlite3.Connection) -> tuple[T, set[Work]]:
+        transaction = Transaction(connection, micros(self._clock.now()), self._ids)
+        return function(transaction), transaction.woken
+
+    def _read(self, function: Callable[[Transaction], T]) -> T:
+        connection = self._idle_readers.pop() if self._idle_readers else self._connect()
+        try:
+            connection.execute("BEGIN")
+            try:
+                result, _ = self._run(function, connection)
+            finally:
+                connection.execute("ROLLBACK")
+        except sqlite3.Error as error:
+            connection.close()
+            raise as_unavailable(error) or error from error
+        except BaseException:
+            connection.close()
+            raise
+        self._idle_readers.append(connection)
+        return result
+
+
+def connect(path: Path, *, factory: type[sqlite3.Connection] = sqlite3.Connection) -> sqlite3.Connection:
+    """Open *path* for durable writes: a commit has reached the disk when it returns."""
+    connection = sqlite3.connect(
+        path,
+        isolation_level=None,
+        check_same_thread=False,
+        cached_statements=256,
+        factory=factory,
+        timeout=5.0,
+    )
+    connection.row_factory = sqlite3.Row
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    return connection
+
+
+@asynccontextmanager
+async def open_database(
+    path: Path,
+    clock: Clock,
+    ids: IdSource,
+    on_commit: Callable[[Work], None],
+    *,
+    make_writer: Callable[[Callable[[], sqlite3.Connection]], Writer] = ThreadWriter,
+) -> AsyncIterator[Database]:
+    """Open the database at *path* as its only writing process, made and migrated as needed.
+
+    Raise `StoreInUseError` when another process has it open, `SchemaError` when it is newer than this program
+    or no database of ours, and `StoreUnavailableError` when it cannot be opened.
+    """
+    if sqlite3.sqlite_version_info < MINIMUM_SQLITE:
+        wanted = ".".join(map(str, MINIMUM_SQLITE))
+        raise StoreUnavailableError(f"SQLite {wanted} or newer is needed; this is {sqlite3.sqlite_version}")
+    lock = _lock(path)
+    try:
+        try:
+            with closing(connect(path)) as connection:
+                migrate(connection, micros(clock.now()))
+        except sqlite3.DatabaseError as error:
+            raise as_unavailable(error) or SchemaError(f"{path} is not a database of ours: {error}") from error
+        open_connection = partial(connect, path)
+        database = Database(make_writer(open_connection), open_connection, clock, ids, on_commit)
+        try:
+            yield database
+        finally:
+            with trio.CancelScope(shield=True):
+                await database.close()
+    finally:
+        os.close(lock)
+
+
+def _lock(path: Path) -> int:
+    """Take the lock beside *path* and return its descriptor; the kernel frees it when the process ends."""
+    real = path.resolve()
+    # People's conversations are in here: nobody else's to read.
+    flags, mode = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
+    try:
+        descriptor = os.open(real.with_name(f"{real.name}.lock"), flags, mode)
+    except OSError as error:
+        raise StoreUnavailableError(f"cannot open the database {path}: {error.strerror}") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"{os.getpid()}\n".encode())
+        os.close(os.open(real, flags, mode))
+    except BlockingIOError:
+        holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
+        os.close(descriptor)
+        raise StoreInUseError(
+            f"the database {path} is in use by another PromptPipe process" + (f" (pid {holder})" if holder else "")
+        ) from None
+    except OSError as error:
+        os.close(descriptor)
+        raise StoreUnavailableError(f"cannot open the database {path}: {error.strerror}") from error
+    return descriptor

@@ -1,0 +1,232 @@
+"""The outbox's lanes on SQLite: who may send what, and what came of it."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from promptpipe.model.errors import LeaseLostError
+from promptpipe.model.leases import Claimed, Work
+from promptpipe.model.messages import (
+    AttemptState,
+    InDoubtPolicy,
+    MessageClass,
+    MessageStatus,
+    SendOrder,
+    Verdict,
+)
+from promptpipe.storage.sqlite import lanes, messages
+from promptpipe.storage.sqlite.values import seconds, span
+
+if TYPE_CHECKING:
+    import sqlite3
+
+    from promptpipe.model.ids import MessageId
+    from promptpipe.model.leases import Claim, Lease
+    from promptpipe.model.messages import InDoubtRules, NewMessage, OutboxMessage, Settlement
+    from promptpipe.storage.sqlite.database import Database
+    from promptpipe.storage.sqlite.transaction import Transaction
+
+ADMIT_LIMIT = 100
+"""Postponed messages that enter their lanes in one claim, at most."""
+
+SENDER_VANISHED = "its sender vanished while the request was on its way"
+DROPPED = "dropped: no status came within the wait"
+SENT_AGAIN = "no status came within the wait; sent again"
+
+_ATTEMPT_STATES = dict.fromkeys(Verdict, AttemptState.FAILED) | {
+    Verdict.ACCEPTED: AttemptState.SENT,
+    Verdict.DOUBTFUL: AttemptState.IN_DOUBT,
+    Verdict.UNSENT: AttemptState.UNSENT,
+}
+
+
+class SqliteOutbox:
+    """`ports.store.OutboxStore` on SQLite."""
+
+    def __init__(self, database: Database, rules: InDoubtRules) -> None:
+        self._database = database
+        self._rules = rules
+
+    async def enqueue(self, new: NewMessage) -> tuple[OutboxMessage, bool]:
+        """See `OutboxStore.enqueue`."""
+        return await self._database.write(partial(messages.enqueue, new=new))
+
+    async def get(self, message_id: MessageId) -> OutboxMessage:
+        """See `OutboxStore.get`."""
+        return await self._database.read(lambda tx: messages.as_message(messages.row(tx, message_id)))
+
+    async def claim(self, claim: Claim) -> Claimed[Lease]:
+        """See `OutboxStore.claim`."""
+        return await self._database.write(partial(_claim, request=claim))
+
+    async def mark_sending(self, lease: Lease, *, seconds: float) -> SendOrder | None:
+        """See `OutboxStore.mark_sending`."""
+        return await self._database.write(partial(_mark_sending, lease=lease, lease_seconds=seconds, rules=self._rules))
+
+    async def record(self, order: SendOrder, settlement: Settlement, *, next_within: float | None) -> SendOrder | None:
+        """See `OutboxStore.record`."""
+        following, lost = await self._database.write(
+            partial(_record, order=order, settlement=settlement, next_within=next_within, rules=self._rules)
+        )
+        if lost is not None:
+            raise lost
+        return following
+
+
+def _claim(tx: Transaction, request: Claim) -> Claimed[Lease]:
+    postponed = tx.all("postponed_messages", now=tx.now, limit=ADMIT_LIMIT)
+    for row in postponed:
+        priority = MessageClass(row["class"]).priority
+        tx.run(
+            "enter_lane",
+            id=row["id"],
+            seq=lanes.append(tx, Work.OUTBOX, row["lane_key"], priority),
+            now=tx.now,
+        )
+    leases, suspect = lanes.claim(tx, Work.OUTBOX, request)
+    dues = [lanes.next_due_in(tx, Work.OUTBOX)]
+    following = tx.one("next_postponed", now=tx.now)
+    if following is not None and following["due_at"] is not None:
+        dues.append(seconds(following["due_at"] - tx.now))
+    next_due_in = min((due for due in dues if due is not None), default=None)
+    return Claimed(items=leases, suspect=suspect, next_due_in=next_due_in)
+
+
+def _mark_sending(tx: Transaction, lease: Lease, lease_seconds: float, rules: InDoubtRules) -> SendOrder | None:
+    lanes.check(tx, lease)
+    return _next_order(tx, lease, lease_seconds, rules, orderly=False)
+
+
+def _next_order(
+    tx: Transaction, lease: Lease, lease_seconds: float, rules: InDoubtRules, *, orderly: bool
+) -> SendOrder | None:
+    """Mark the head of a checked lane SENDING, or release the lane when there is nothing to send now."""
+    while (head := tx.one("head_message", lane_key=lease.key)) is not None:
+        if head["status"] == MessageStatus.SENDING.value:
+            # Whoever held this lane before is gone. Here that is only ever this process, long ago.
+            messages.doubt(tx, head, head["attempts"], rules, SENDER_VANISHED)
+            head = messages.row(tx, head["id"])
+        if head["status"] == MessageStatus.IN_DOUBT.value and head["doubt_until"] > tx.now:
+            lanes.release(tx, lease, head["doubt_until"])
+            return None
+        pause = tx.one("channel_pause", name=head["channel"], now=tx.now)
+        if pause is not None:
+            lanes.release(tx, lease, pause["paused_until"])
+            return None
+        marked = _marked(tx, head, rules)
+        if marked is None:
+            continue
+        tx.run(
+            "insert_attempt",
+            message_id=head["id"],
+            n=marked["attempts"],
+            fence=lease.fence,
+            channel=head["channel"],
+            now=tx.now,
+        )
+        lanes.keep(tx, lease, lease_seconds, orderly=orderly)
+        return SendOrder(lease, messages.as_message(marked), marked["attempts"])
+    lanes.release(tx, lease, None)
+    return None
+
+
+def _marked(tx: Transaction, head: sqlite3.Row, rules: InDoubtRules) -> sqlite3.Row | None:
+    """Mark a head SENDING and return its row, or settle why it must not go out: then it has left the lane."""
+    in_doubt = head["status"] == MessageStatus.IN_DOUBT.value
+    policy = InDoubtPolicy(head["in_doubt_policy"]) if head["in_doubt_policy"] else rules.policy
+    if in_doubt and policy is InDoubtPolicy.HOLD:
+        messages.leave_lane(tx, head)
+        return None
+    exhausted = head["attempts"] - head["uncounted"] >= head["max_attempts"]
+    if not exhausted and not (in_doubt and policy is InDoubtPolicy.DROP):
+        marked = tx.one("mark_sending", id=head["id"], now=tx.now)
+        if marked is not None:
+            if in_doubt:
+                _give_up(tx, head, SENT_AGAIN)
+            return marked
+    if in_doubt:
+        _give_up(tx, head, DROPPED)
+        messages.set_status(tx, head, MessageStatus.FAILED, error=DROPPED)
+    elif exhausted:
+        messages.set_status(tx, head, MessageStatus.FAILED, error=f"out of attempts: {head['last_error']}")
+    elif head["expires_at"] is not None and head["expires_at"] <= tx.now:
+        messages.set_status(tx, head, MessageStatus.EXPIRED)
+    else:
+        messages.set_status(tx, head, MessageStatus.CANCELED)
+    return None
+
+
+def _give_up(tx: Transaction, head: sqlite3.Row, error: str) -> None:
+    """Take the attempt in doubt for failed."""
+    messages.set_attempt(tx, head["id"], head["attempts"], AttemptState.DROPPED, error=error)
+
+
+def _record(
+    tx: Transaction, order: SendOrder, settlement: Settlement, next_within: float | None, rules: InDoubtRules
+) -> tuple[SendOrder | None, LeaseLostError | None]:
+    """Record a result; give the next order, or why there is none though the result was kept."""
+    lost = None
+    try:
+        lanes.check(tx, order.lease)
+    except LeaseLostError as error:
+        if settlement.verdict is not Verdict.ACCEPTED:
+            raise
+        lost = error
+    due_at = _apply(tx, order, settlement, rules)
+    if lost is not None:
+        return None, lost
+    if due_at is not None or next_within is None:
+        head_due = messages.head_due(tx, order.lease.key)
+        lanes.release(tx, order.lease, due_at if due_at is not None else head_due)
+        return None, None
+    return _next_order(tx, order.lease, next_within, rules, orderly=True), None
+
+
+def _apply(tx: Transaction, order: SendOrder, settlement: Settlement, rules: InDoubtRules) -> int | None:
+    """Apply a settlement to message and attempt; return when the lane is due if it has to wait."""
+    message = messages.row(tx, order.message.id)
+    attempt = tx.the("attempt", message_id=message["id"], n=order.attempt)
+    n, error = order.attempt, settlement.error
+    if settlement.verdict is Verdict.ACCEPTED:
+        messages.advance(tx, message, n, AttemptState.SENT, provider_id=settlement.provider_id)
+        if settlement.provider_id is not None:
+            messages.join_parked(tx, message["channel"], settlement.provider_id, order.message.id, n)
+        return None
+    if attempt["state"] != AttemptState.SENDING.value:
+        return None  # a status came first: it knows more than we do
+    if message["status"] != MessageStatus.SENDING.value:
+        # A late status settled the message by an earlier attempt; this one is only noted.
+        messages.set_attempt(tx, message["id"], n, _ATTEMPT_STATES[settlement.verdict], error=error)
+        return None
+    if settlement.verdict is Verdict.DOUBTFUL:
+        messages.doubt(tx, message, n, rules, error)
+        return None
+    counted = message["attempts"] - message["uncounted"]
+    final = settlement.verdict is Verdict.REFUSED or (
+        settlement.verdict in {Verdict.RETRY, Verdict.SLOW_RECIPIENT, Verdict.LATER}
+        and counted >= message["max_attempts"]
+    )
+    if final:
+        messages.advance(tx, message, n, AttemptState.FAILED, error=error)
+        return None
+    return _put_back(tx, message, n, settlement)
+
+
+def _put_back(tx: Transaction, message: sqlite3.Row, n: int, settlement: Settlement) -> int | None:
+    """Queue a refused or unsent message again; return when its lane is due if it stays at the head."""
+    verdict, error = settlement.verdict, messages.bounded(settlement.error)
+    messages.set_attempt(tx, message["id"], n, _ATTEMPT_STATES[verdict], error=error)
+    due_at = tx.now + span(settlement.delay)
+    if verdict is Verdict.LATER:
+        tx.run("postpone_message", id=message["id"], not_before=due_at, error=error, now=tx.now)
+        return None
+    uncounted = verdict in {Verdict.UNSENT, Verdict.SLOW_CHANNEL, Verdict.PAUSE_CHANNEL}
+    tx.run("queue_again", id=message["id"], uncounted=int(uncounted), error=error, now=tx.now)
+    if verdict is Verdict.SLOW_RECIPIENT:
+        for kind in MessageClass:
+            key = messages.lane_key(message["participant_id"], message["channel"], kind)
+            tx.run("set_pace", key=key, priority=kind.priority, pace_at=due_at)
+    elif verdict in {Verdict.SLOW_CHANNEL, Verdict.PAUSE_CHANNEL}:
+        tx.run("pause_channel", name=message["channel"], paused_until=due_at, reason=error or verdict.value)
+    return due_at

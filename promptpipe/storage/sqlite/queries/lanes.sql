@@ -1,0 +1,70 @@
+-- name: next_fence
+UPDATE sequences SET value = value + 1 WHERE name = 'fence' RETURNING value
+
+-- name: append_to_lane
+-- Only an empty lane becomes due by this: one that is held, or backs off, keeps its time.
+INSERT INTO lanes (kind, key, priority, seq, due_at) VALUES (:kind, :key, :priority, 1, :now)
+ON CONFLICT (kind, key) DO UPDATE SET
+    seq = seq + 1,
+    due_at = coalesce(due_at, max(excluded.due_at, pace_at))
+RETURNING seq
+
+-- name: due_lanes
+-- A lease that ran out counts as a crash: `leased` is still 1 then.
+SELECT key FROM lanes
+WHERE kind = :kind AND priority = :priority AND due_at <= :now AND crashes + leased < :suspect_from
+    AND (worker IS NULL OR worker <> :worker OR key NOT IN (SELECT value FROM json_each(:held)))
+ORDER BY due_at, key LIMIT :limit
+
+-- name: due_suspect_lane
+SELECT key FROM lanes
+WHERE kind = :kind AND priority = :priority AND due_at <= :now AND crashes + leased >= :suspect_from
+    AND (worker IS NULL OR worker <> :worker OR key NOT IN (SELECT value FROM json_each(:held)))
+ORDER BY due_at, key LIMIT 1
+
+-- name: lease_lanes
+UPDATE lanes SET
+    crashes = crashes + leased, leased = 1, worker = :worker, fence = :fence, due_at = :lease_end
+WHERE kind = :kind AND key IN (SELECT value FROM json_each(:keys))
+
+-- name: next_due_lane
+SELECT min(due_at) AS due_at FROM lanes WHERE kind = :kind AND priority = :priority AND due_at > :now
+
+-- name: held_lane
+SELECT due_at, pace_at FROM lanes WHERE kind = :kind AND key = :key AND fence = :fence AND leased = 1
+
+-- name: lane
+SELECT leased, due_at, pace_at FROM lanes WHERE kind = :kind AND key = :key
+
+-- name: extend_lane
+UPDATE lanes SET due_at = :lease_end WHERE kind = :kind AND key = :key AND fence = :fence AND leased = 1
+
+-- name: keep_lane
+-- The holder goes on, under the same fence; *orderly* is 1 when it has come to the end of an item.
+UPDATE lanes SET due_at = :lease_end, crashes = crashes * (1 - :orderly) WHERE kind = :kind AND key = :key
+
+-- name: release_lane
+UPDATE lanes SET due_at = max(:due_at, pace_at), leased = 0, worker = NULL, crashes = 0
+WHERE kind = :kind AND key = :key
+
+-- name: set_lane_due
+-- For a lane that nobody holds.
+UPDATE lanes SET due_at = max(:due_at, pace_at) WHERE kind = :kind AND key = :key AND leased = 0
+
+-- name: set_pace
+-- Made if need be: replies and broadcasts to one person share one pace, whichever comes first.
+INSERT INTO lanes (kind, key, priority, pace_at) VALUES ('outbox', :key, :priority, :pace_at)
+ON CONFLICT (kind, key) DO UPDATE SET
+    pace_at = max(pace_at, excluded.pace_at),
+    due_at = CASE WHEN leased THEN due_at ELSE max(due_at, excluded.pace_at) END
+
+-- name: lanes_of_worker
+SELECT kind, key, fence FROM lanes WHERE worker = :worker ORDER BY kind, key
+
+-- name: stale_lanes
+SELECT key FROM lanes WHERE worker IS NOT NULL AND worker <> :me AND kind = :kind ORDER BY key
+
+-- name: abandon_lane
+-- Its holder is gone without a word.
+UPDATE lanes SET due_at = :due_at, leased = 0, worker = NULL, crashes = crashes + 1
+WHERE kind = :kind AND key = :key

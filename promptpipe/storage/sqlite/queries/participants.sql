@@ -1,0 +1,48 @@
+-- name: participant
+SELECT * FROM conversation_participants WHERE id = :id
+
+-- name: addresses_of
+SELECT channel, address, kind FROM participant_addresses WHERE participant_id = :participant_id
+ORDER BY created_at, kind, address
+
+-- name: owner_of_address
+SELECT participant_id FROM participant_addresses WHERE channel = :channel AND address = :address
+
+-- name: insert_participant
+INSERT INTO conversation_participants (id, status, channel, name, gender, ethnicity, background, timezone,
+    created_at, updated_at)
+VALUES (:id, 'active', :channel, :name, :gender, :ethnicity, :background, :timezone, :now, :now)
+
+-- name: insert_address
+INSERT INTO participant_addresses (channel, address, kind, participant_id, created_at)
+VALUES (:channel, :address, :kind, :participant_id, :now)
+ON CONFLICT DO NOTHING
+
+-- name: set_participant_channel
+UPDATE conversation_participants SET channel = :channel, updated_at = :now WHERE id = :id AND channel <> :channel
+
+-- name: flow_states_of
+SELECT * FROM flow_states WHERE participant_id = :participant_id
+
+-- name: flow_state
+SELECT * FROM flow_states WHERE participant_id = :participant_id AND flow_type = :flow_type
+
+-- name: insert_flow_state
+INSERT INTO flow_states (participant_id, flow_type, current_state, state_data, version, created_at, updated_at)
+VALUES (:participant_id, :flow_type, :current_state, :state_data, 1, :now, :now)
+
+-- name: change_flow_state
+UPDATE flow_states SET current_state = :current_state, state_data = :state_data, version = version + 1,
+    updated_at = :now
+WHERE participant_id = :participant_id AND flow_type = :flow_type AND version = :from_version
+
+-- name: hooks_of
+-- The one that expires soonest comes first: a question's handler before the conversation's.
+SELECT * FROM registered_hooks WHERE participant_id = :participant_id
+    AND (expires_at IS NULL OR expires_at > :now)
+ORDER BY expires_at IS NULL, expires_at, created_at DESC
+
+-- name: insert_hook
+INSERT INTO registered_hooks (participant_id, handler_type, flow_type, expires_at, created_at)
+VALUES (:participant_id, :handler_type, :flow_type, :expires_at, :now)
+ON CONFLICT DO NOTHING

@@ -1,0 +1,1 @@
+"""Channels: signatures, shapes, refusals."""

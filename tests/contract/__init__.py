@@ -1,0 +1,1 @@
+"""What every store promises, checked on each back end."""

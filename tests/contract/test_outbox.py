@@ -1,0 +1,540 @@
+"""The outbox: in order, once, and never a blind resend."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+from promptpipe.model.errors import LeaseLostError, NotFoundError
+from promptpipe.model.events import MessageFailed, MessageSent
+from promptpipe.model.ids import MessageId
+from promptpipe.model.leases import Work
+from promptpipe.model.messages import InDoubtPolicy, MessageClass, MessageStatus, Settlement, Verdict
+from tests.support.database import LEASE_SECONDS, RULES
+from tests.support.people import ADA, BOB, batch, enroll, message, receipt
+
+if TYPE_CHECKING:
+    from promptpipe.model.ids import ParticipantId
+    from promptpipe.model.leases import Lease
+    from promptpipe.model.messages import SendOrder
+    from tests.support.database import Database
+
+ACCEPTED = Settlement(verdict=Verdict.ACCEPTED, provider_id="wamid.out")
+DOUBTFUL = Settlement(verdict=Verdict.DOUBTFUL, error="ReadTimeout")
+REFUSED = Settlement(verdict=Verdict.REFUSED, error="100: Invalid parameter")
+
+
+async def put(db: Database, person: ParticipantId, text: str = "hello", **other: object) -> MessageId:
+    sent, created = await db.store.outbox.enqueue(message(db, person, text, **other))
+    assert created
+    return sent.id
+
+
+async def claim_lanes(db: Database) -> list[Lease]:
+    return list((await db.store.outbox.claim(db.claim())).items)
+
+
+async def claim_order(db: Database) -> SendOrder:
+    [lease] = await claim_lanes(db)
+    order = await db.store.outbox.mark_sending(lease, seconds=LEASE_SECONDS)
+    assert order is not None
+    return order
+
+
+async def nothing_due(db: Database) -> float | None:
+    """Return the seconds until a lane is due, none being due now."""
+    claimed = await db.store.outbox.claim(db.claim())
+    assert list(claimed.items) == []
+    return claimed.next_due_in
+
+
+async def status(db: Database, message_id: str) -> MessageStatus:
+    return (await db.store.outbox.get(MessageId(message_id))).status
+
+
+async def settle(db: Database, order: SendOrder, settlement: Settlement) -> SendOrder | None:
+    return await db.store.outbox.record(order, settlement, next_within=LEASE_SECONDS)
+
+
+def attempts(db: Database, message_id: str) -> list[tuple[object, ...]]:
+    return db.rows("SELECT n, state FROM outbox_attempts WHERE message_id = ? ORDER BY n", message_id)
+
+
+# ---------------------------------------------------------------- order
+
+
+async def test_message_is_marked_before_it_leaves_and_sent_when_accepted(db: Database) -> None:
+    """QUEUED, SENDING with an attempt, SENT with the provider's id."""
+    person = await enroll(db)
+    message_id = await put(db, person)
+    assert db.woken[-1] is Work.OUTBOX
+    [lease] = await claim_lanes(db)
+    assert await status(db, message_id) is MessageStatus.QUEUED
+    order = await db.store.outbox.mark_sending(lease, seconds=LEASE_SECONDS)
+    assert order is not None
+    assert (order.message.id, order.reference) == (message_id, f"{message_id}:1")
+    assert (await status(db, message_id), attempts(db, message_id)) == (
+        MessageStatus.SENDING,
+        [(1, "sending")],
+    )
+    assert await settle(db, order, ACCEPTED) is None
+    sent = await db.store.outbox.get(message_id)
+    assert (sent.status, sent.provider_message_id, sent.sent_at) == (
+        MessageStatus.SENT,
+        "wamid.out",
+        db.clock.now(),
+    )
+
+
+async def test_messages_to_one_person_leave_in_the_order_they_were_enqueued(db: Database) -> None:
+    """The commit that records one result marks the next; until then nobody has it."""
+    person = await enroll(db)
+    ids = [await put(db, person, str(n)) for n in range(3)]
+    order: SendOrder | None = await claim_order(db)
+    for message_id in ids:
+        assert order is not None
+        assert order.message.id == message_id
+        assert await claim_lanes(db) == []
+        order = await settle(db, order, replace(ACCEPTED, provider_id=f"wamid.{message_id}"))
+    assert order is None
+
+
+async def test_replies_are_claimed_before_broadcasts(db: Database) -> None:
+    """Answers overtake what goes to everybody."""
+    ada, bob = await enroll(db, ADA), await enroll(db, BOB)
+    await put(db, ada, message_class=MessageClass.BROADCAST)
+    db.clock.advance(1.0)
+    await put(db, bob, message_class=MessageClass.REPLY)
+    [first] = (await db.store.outbox.claim(db.claim(limit=1))).items
+    assert bob in first.key
+
+
+async def test_blocked_recipient_delays_nobody_else(db: Database) -> None:
+    """A lane in doubt holds its own messages only."""
+    ada, bob = await enroll(db, ADA), await enroll(db, BOB)
+    await put(db, ada)
+    await settle(db, await claim_order(db), DOUBTFUL)
+    await put(db, bob)
+    assert (await claim_order(db)).message.participant_id == bob
+
+
+async def test_append_to_a_lane_that_waits_keeps_its_time(db: Database) -> None:
+    """A new message does not make a refused one leave earlier, nor overtake it."""
+    person = await enroll(db)
+    first = await put(db, person)
+    retry = Settlement(verdict=Verdict.RETRY, error="1: unknown", delay=5.0)
+    await settle(db, await claim_order(db), retry)
+    await put(db, person)
+    assert await nothing_due(db) == 5.0
+    db.clock.advance(5.0)
+    order = await claim_order(db)
+    assert (order.message.id, order.attempt) == (first, 2)
+
+
+# ---------------------------------------------------------------- refusals
+
+
+async def test_refused_message_fails_and_the_next_leaves(db: Database) -> None:
+    """What the provider refuses for good does not block the lane."""
+    person = await enroll(db)
+    first, second = await put(db, person), await put(db, person)
+    following = await settle(db, await claim_order(db), REFUSED)
+    failed = await db.store.outbox.get(first)
+    assert (failed.status, failed.last_error) == (MessageStatus.FAILED, "100: Invalid parameter")
+    assert following is not None
+    assert following.message.id == second
+
+
+async def test_retries_are_bounded(db: Database) -> None:
+    """A message that is refused for now, again and again, fails in the end."""
+    person = await enroll(db)
+    message_id = await put(db, person)
+    db.change("UPDATE outbox_messages SET max_attempts = 2")
+    for _ in range(2):
+        await settle(db, await claim_order(db), Settlement(verdict=Verdict.RETRY, error="1", delay=0.0))
+    assert await status(db, message_id) is MessageStatus.FAILED
+
+
+@pytest.mark.parametrize("verdict", [Verdict.UNSENT, Verdict.SLOW_CHANNEL, Verdict.PAUSE_CHANNEL])
+async def test_what_is_not_the_messages_fault_counts_no_attempt(db: Database, verdict: Verdict) -> None:
+    """A network or a number that is out of order for an hour fails nobody's message."""
+    person = await enroll(db)
+    message_id = await put(db, person)
+    db.change("UPDATE outbox_messages SET max_attempts = 1")
+    for _ in range(5):
+        await settle(db, await claim_order(db), Settlement(verdict=verdict, error="x", delay=1.0))
+        db.clock.advance(1.0)
+    assert await status(db, message_id) is MessageStatus.QUEUED
+
+
+async def test_slow_channel_holds_every_lane(db: Database) -> None:
+    """When the number is throttled, nothing leaves by it until the pause is over."""
+    ada, bob = await enroll(db, ADA), await enroll(db, BOB)
+    await put(db, ada)
+    await settle(db, await claim_order(db), Settlement(verdict=Verdict.SLOW_CHANNEL, error="130429", delay=9.0))
+    await put(db, bob)
+    [lease] = await claim_lanes(db)
+    assert await db.store.outbox.mark_sending(lease, seconds=LEASE_SECONDS) is None
+    assert await nothing_due(db) == 9.0
+    db.clock.advance(9.0)
+    assert len(await claim_lanes(db)) == 2
+
+
+async def test_slow_recipient_holds_replies_and_broadcasts_alike(db: Database) -> None:
+    """Both lanes to a person share one pace."""
+    person = await enroll(db)
+    await put(db, person)
+    slow = Settlement(verdict=Verdict.SLOW_RECIPIENT, error="131056", delay=16.0)
+    await settle(db, await claim_order(db), slow)
+    await put(db, person, message_class=MessageClass.BROADCAST)
+    # The broadcast's lane was made after the pace was set, so the store has to look at the other one's.
+    assert await nothing_due(db) == 16.0
+    db.clock.advance(16.0)
+    assert len(await claim_lanes(db)) == 2
+
+
+async def test_message_for_later_lets_the_others_pass(db: Database) -> None:
+    """A long wait leaves the lane, and enters its tail again when it is over."""
+    person = await enroll(db)
+    first, second = await put(db, person), await put(db, person)
+    later = Settlement(verdict=Verdict.LATER, error="131049", delay=3600.0)
+    following = await settle(db, await claim_order(db), later)
+    assert following is not None
+    assert following.message.id == second
+    await settle(db, following, ACCEPTED)
+    assert await nothing_due(db) == 3600.0
+    db.clock.advance(3600.0)
+    third = await put(db, person)
+    again = await claim_order(db)
+    assert (again.message.id, again.attempt) == (third, 1)
+    last = await settle(db, again, replace(ACCEPTED, provider_id="wamid.third"))
+    assert last is not None
+    assert (last.message.id, last.attempt) == (first, 2)
+
+
+# ---------------------------------------------------------------- doubt
+
+
+async def test_message_in_doubt_waits_and_is_resent_by_policy(db: Database) -> None:
+    """Without a status within the wait, and only then, it is sent again."""
+    person = await enroll(db)
+    message_id = await put(db, person)
+    await settle(db, await claim_order(db), DOUBTFUL)
+    assert await status(db, message_id) is MessageStatus.IN_DOUBT
+    assert await nothing_due(db) == RULES.wait
+    db.clock.advance(RULES.wait)
+    order = await claim_order(db)
+    assert (order.message.id, order.reference) == (message_id, f"{message_id}:2")
+    assert attempts(db, message_id) == [(1, "dropped"), (2, "sending")]
+
+
+async def test_status_settles_a_doubt_without_a_resend(db: Database) -> None:
+    """A status that carries our id proves that it was sent; the lane goes on at once."""
+    person = await enroll(db)
+    first, second = await put(db, person), await put(db, person)
+    await settle(db, await claim_order(db), DOUBTFUL)
+    await db.store.inbound.ingest(batch(receipt(MessageStatus.DELIVERED, reference=(first, 1))), None)
+    settled = await db.store.outbox.get(first)
+    assert (settled.status, settled.provider_message_id) == (MessageStatus.DELIVERED, "wamid.out")
+    order = await claim_order(db)
+    assert order.message.id == second
+
+
+async def test_status_without_our_id_settles_no_doubt(db: Database) -> None:
+    """Somebody else's message with the same fate proves nothing; the receipt is kept."""
+    person = await enroll(db)
+    message_id = await put(db, person)
+    await settle(db, await claim_order(db), DOUBTFUL)
+    await db.store.inbound.ingest(batch(receipt(MessageStatus.SENT, provider_id="wamid.unknown")), None)
+    assert await status(db, message_id) is MessageStatus.IN_DOUBT
+    assert db.rows("SELECT message_id, provider_message_id FROM receipts") == [(None, "wamid.unknown")]
+
+
+async def test_failed_status_settles_a_doubt_as_failed(db: Database) -> None:
+    """The only attempt failed, so the message did."""
+    person = await enroll(db)
+    message_id = await put(db, person)
+    await settle(db, await claim_order(db), DOUBTFUL)
+    failed = receipt(MessageStatus.FAILED, reference=(message_id, 1), error="131026: undeliverable")
+    await db.store.inbound.ingest(batch(failed), None)
+    after = await db.store.outbox.get(message_id)
+    assert (after.status, after.last_error) == (MessageStatus.FAILED, "131026: undeliverable")
+    assert await nothing_due(db) is None
+
+
+async def test_doubt_is_dropped_by_policy_and_lifted_by_a_late_status(db: Database) -> None:
+    """Dropped is failed; a status that still comes knows better."""
+    person = await enroll(db)
+    message_id = await put(db, person, in_doubt_policy=InDoubtPolicy.DROP)
+    await settle(db, await claim_order(db), DOUBTFUL)
+    db.clock.advance(RULES.wait)
+    [lease] = await claim_lanes(db)
+    assert await db.store.outbox.mark_sending(lease, seconds=LEASE_SECONDS) is None
+    dropped = await db.store.outbox.get(message_id)
+    assert dropped.status is MessageStatus.FAILED
+    assert "dropped" in (dropped.last_error or "")
+    await db.store.inbound.ingest(batch(receipt(MessageStatus.READ, reference=(message_id, 1))), None)
+    assert await status(db, message_id) is MessageStatus.READ
+
+
+async def test_held_doubt_leaves_the_lane_to_the_others(db: Database) -> None:
+    """Hold waits for an operator, not the recipient's other messages."""
+    person = await enroll(db)
+    first, second = await put(db, person, in_doubt_policy=InDoubtPolicy.HOLD), await put(db, person)
+    await settle(db, await claim_order(db), DOUBTFUL)
+    db.clock.advance(RULES.wait)
+    order = await claim_order(db)
+    assert order.message.id == second
+    assert await status(db, first) is MessageStatus.IN_DOUBT
+    await db.store.inbound.ingest(batch(receipt(MessageStatus.SENT, reference=(first, 1))), None)
+    assert await status(db, first) is MessageStatus.SENT
+
+
+async def test_doubt_is_not_resent_to_someone_who_withdrew(db: Database) -> None:
+    """After STOP nothing leaves any more, not even what may not have arrived."""
+    person = await enroll(db)
+    message_id = await put(db, person)
+    await settle(db, await claim_order(db), DOUBTFUL)
+    db.change("UPDATE conversation_participants SET status = 'withdrawn'")
+    db.clock.advance(RULES.wait)
+    [lease] = await claim_lanes(db)
+    assert await db.store.outbox.mark_sending(lease, seconds=LEASE_SECONDS) is None
+    assert await status(db, message_id) is MessageStatus.FAILED
+
+
+async def test_message_is_failed_only_when_all_its_attempts_are(db: Database) -> None:
+    """The second attempt fails; the first, long given up, turns out to have arrived."""
+    person = await enroll(db)
+    message_id = await put(db, person)
+    await settle(db, await claim_order(db), DOUBTFUL)
+    db.clock.advance(RULES.wait)
+    await settle(db, await claim_order(db), REFUSED)
+    assert await status(db, message_id) is MessageStatus.FAILED
+    await db.store.inbound.ingest(batch(receipt(MessageStatus.DELIVERED, reference=(message_id, 1))), None)
+    assert await status(db, message_id) is MessageStatus.DELIVERED
+
+
+async def test_late_status_of_the_first_attempt_stops_the_second_from_being_repeated(db: Database) -> None:
+    """While the resend is on its way, the first proves to have arrived: whatever the resend comes to, it is sent."""
+    person = await enroll(db)
+    message_id = await put(db, person)
+    await settle(db, await claim_order(db), DOUBTFUL)
+    db.clock.advance(RULES.wait)
+    order = await claim_order(db)
+    late = receipt(MessageStatus.SENT, provider_id="wamid.first", reference=(message_id, 1))
+    await db.store.inbound.ingest(batch(late), None)
+    unsent = Settlement(verdict=Verdict.UNSENT, error="ConnectError", delay=0.0)
+    assert await settle(db, order, unsent) is None
+    assert await status(db, message_id) is MessageStatus.SENT
+    assert await nothing_due(db) is None
+
+
+async def test_wait_starts_anew_when_statuses_can_arrive_again(db: Database) -> None:
+    """Time in which nobody could have been told does not count."""
+    person = await enroll(db)
+    await put(db, person)
+    await settle(db, await claim_order(db), DOUBTFUL)
+    db.clock.advance(RULES.wait - 1)
+    await db.restart()
+    await db.repair()
+    assert await db.store.recovery.restart_doubts() == 1
+    assert await nothing_due(db) == RULES.wait
+
+
+# ---------------------------------------------------------------- statuses
+
+
+async def test_status_before_the_answer_is_never_undone(db: Database) -> None:
+    """The webhook is faster than the response: delivered stays delivered."""
+    person = await enroll(db)
+    first, second = await put(db, person), await put(db, person)
+    order = await claim_order(db)
+    await db.store.inbound.ingest(batch(receipt(MessageStatus.DELIVERED, reference=(first, 1))), None)
+    assert await claim_lanes(db) == []
+    following = await settle(db, order, ACCEPTED)
+    assert await status(db, first) is MessageStatus.DELIVERED
+    assert following is not None
+    assert following.message.id == second
+
+
+async def test_status_before_a_lost_answer_settles_it(db: Database) -> None:
+    """The status came, then the connection broke: there is no doubt to wait for."""
+    person = await enroll(db)
+    message_id = await put(db, person)
+    order = await claim_order(db)
+    await db.store.inbound.ingest(batch(receipt(MessageStatus.SENT, reference=(message_id, 1))), None)
+    assert await settle(db, order, DOUBTFUL) is None
+    assert await status(db, message_id) is MessageStatus.SENT
+
+
+async def test_status_before_its_id_is_known_is_parked_and_joined(db: Database) -> None:
+    """Without callback data, a status waits for the answer that says whose it is."""
+    person = await enroll(db)
+    message_id = await put(db, person)
+    order = await claim_order(db)
+    await db.store.inbound.ingest(batch(receipt(MessageStatus.DELIVERED)), None)
+    assert await status(db, message_id) is MessageStatus.SENDING
+    await settle(db, order, ACCEPTED)
+    assert await status(db, message_id) is MessageStatus.DELIVERED
+    assert db.rows("SELECT message_id, attempt FROM receipts") == [(message_id, 1)]
+    assert db.rows("SELECT count(*) FROM parked_updates") == [(0,)]
+
+
+async def test_statuses_only_move_forward_in_any_order(db: Database) -> None:
+    """Read, then sent, failed, delivered: it stays read; every receipt is kept."""
+    person = await enroll(db)
+    message_id = await put(db, person)
+    await settle(db, await claim_order(db), ACCEPTED)
+    for late in (MessageStatus.READ, MessageStatus.SENT, MessageStatus.FAILED, MessageStatus.DELIVERED):
+        await db.store.inbound.ingest(batch(receipt(late)), None)
+    assert await status(db, message_id) is MessageStatus.READ
+    assert db.rows("SELECT count(*) FROM receipts WHERE message_id = ?", message_id) == [(4,)]
+
+
+async def test_delivered_after_failed_lifts_the_message(db: Database) -> None:
+    """Providers do report it in this order."""
+    person = await enroll(db)
+    message_id = await put(db, person)
+    await settle(db, await claim_order(db), ACCEPTED)
+    for late in (MessageStatus.FAILED, MessageStatus.DELIVERED):
+        await db.store.inbound.ingest(batch(receipt(late)), None)
+    assert await status(db, message_id) is MessageStatus.DELIVERED
+
+
+async def test_repeated_status_is_one_receipt(db: Database) -> None:
+    """The provider repeats itself; we do not."""
+    person = await enroll(db)
+    await put(db, person)
+    await settle(db, await claim_order(db), ACCEPTED)
+    for _ in range(3):
+        await db.store.inbound.ingest(batch(receipt(MessageStatus.DELIVERED)), None)
+    assert db.rows("SELECT count(*) FROM receipts") == [(1,)]
+
+
+# ---------------------------------------------------------------- leases
+
+
+async def test_sender_that_vanished_leaves_a_doubt_never_a_resend(db: Database) -> None:
+    """What was marked SENDING at the crash waits for its status; what was queued is simply due."""
+    ada, bob = await enroll(db, ADA), await enroll(db, BOB)
+    marked, queued = await put(db, ada), await put(db, bob)
+    for lease in await claim_lanes(db):
+        if ada in lease.key:
+            await db.store.outbox.mark_sending(lease, seconds=LEASE_SECONDS)
+    await db.restart()
+    assert await db.store.recovery.requeue_stale_sending_messages() == 1
+    assert await db.store.recovery.requeue_stale_sending_messages() == 0
+    assert await status(db, marked) is MessageStatus.IN_DOUBT
+    assert (await claim_order(db)).message.id == queued
+
+
+async def test_given_back_while_on_the_wire_is_in_doubt(db: Database) -> None:
+    """A drained sender's unanswered request is not taken back."""
+    ada, bob = await enroll(db, ADA), await enroll(db, BOB)
+    marked, queued = await put(db, ada), await put(db, bob)
+    for lease in await claim_lanes(db):
+        if ada in lease.key:
+            await db.store.outbox.mark_sending(lease, seconds=LEASE_SECONDS)
+    assert await db.store.leases.give_back(db.worker) == 2
+    assert await status(db, marked) is MessageStatus.IN_DOUBT
+    assert (await claim_order(db)).message.id == queued
+
+
+async def test_stale_holder_can_mark_and_record_nothing_but_an_acceptance(db: Database) -> None:
+    """A sender that lost its lane learns it; that its message was accepted is true all the same."""
+    person = await enroll(db)
+    message_id = await put(db, person)
+    order = await claim_order(db)
+    db.clock.advance(LEASE_SECONDS)
+    [stolen] = (await db.store.outbox.claim(db.claim(worker="other"))).items
+    assert await db.store.outbox.mark_sending(stolen, seconds=LEASE_SECONDS) is None
+    assert await status(db, message_id) is MessageStatus.IN_DOUBT
+    with pytest.raises(LeaseLostError):
+        await db.store.outbox.mark_sending(order.lease, seconds=LEASE_SECONDS)
+    with pytest.raises(LeaseLostError):
+        await settle(db, order, REFUSED)
+    assert await status(db, message_id) is MessageStatus.IN_DOUBT
+    with pytest.raises(LeaseLostError):
+        await settle(db, order, ACCEPTED)
+    assert await status(db, message_id) is MessageStatus.SENT
+    assert await nothing_due(db) is None
+
+
+async def test_expired_message_never_leaves(db: Database) -> None:
+    """The last look before sending sees that its time is over."""
+    person = await enroll(db)
+    message_id = await put(db, person, expires_at=db.clock.now() + timedelta(seconds=5))
+    db.clock.advance(5.0)
+    [lease] = await claim_lanes(db)
+    assert await db.store.outbox.mark_sending(lease, seconds=LEASE_SECONDS) is None
+    assert await status(db, message_id) is MessageStatus.EXPIRED
+
+
+async def test_nothing_leaves_to_someone_who_withdrew(db: Database) -> None:
+    """What was queued before is canceled at the mark, what comes after from the start."""
+    person = await enroll(db)
+    before = await put(db, person)
+    db.change("UPDATE conversation_participants SET status = 'withdrawn'")
+    after = await put(db, person)
+    [lease] = await claim_lanes(db)
+    assert await db.store.outbox.mark_sending(lease, seconds=LEASE_SECONDS) is None
+    assert [await status(db, before), await status(db, after)] == [MessageStatus.CANCELED] * 2
+
+
+async def test_released_lane_goes_on_elsewhere(db: Database) -> None:
+    """A sender that drains records its result and marks nothing more."""
+    person = await enroll(db)
+    _, second = await put(db, person), await put(db, person)
+    assert await db.store.outbox.record(await claim_order(db), ACCEPTED, next_within=None) is None
+    assert await status(db, second) is MessageStatus.QUEUED
+    assert (await claim_order(db)).message.id == second
+
+
+# ---------------------------------------------------------------- dedupe and flows
+
+
+async def test_dedupe_key_holds_whatever_the_status_for_thirty_days(db: Database) -> None:
+    """A failed message is not enqueued again by its key; a month later it may be."""
+    person = await enroll(db)
+    message_id = await put(db, person, dedupe_key="k")
+    await settle(db, await claim_order(db), REFUSED)
+    again, created = await db.store.outbox.enqueue(message(db, person, dedupe_key="k"))
+    assert (again.id, created) == (message_id, False)
+    db.clock.advance(30 * 86400)
+    _, created = await db.store.outbox.enqueue(message(db, person, dedupe_key="k"))
+    assert created
+
+
+async def test_flow_that_waits_is_told_once_that_its_message_was_sent(db: Database) -> None:
+    """Whichever commit first knows appends the event: the status here, not the answer after it."""
+    person = await enroll(db)
+    message_id = await put(db, person, flow_type="echo")
+    order = await claim_order(db)
+    await db.store.inbound.ingest(batch(receipt(MessageStatus.DELIVERED, reference=(message_id, 1))), None)
+    await settle(db, order, ACCEPTED)
+    [delivery] = (await db.store.mailboxes.claim(db.claim())).items
+    assert delivery.event.event == MessageSent(flow_type="echo", message_id=message_id, sent_at=db.clock.now())
+    assert db.rows("SELECT count(*) FROM mailbox_events") == [(1,)]
+
+
+async def test_flow_that_waits_is_told_that_its_message_failed(db: Database) -> None:
+    """It hears why."""
+    person = await enroll(db)
+    message_id = await put(db, person, flow_type="echo")
+    await settle(db, await claim_order(db), REFUSED)
+    [delivery] = (await db.store.mailboxes.claim(db.claim())).items
+    assert delivery.event.event == MessageFailed(
+        flow_type="echo", message_id=message_id, error="100: Invalid parameter"
+    )
+
+
+async def test_message_to_nobody_is_refused(db: Database) -> None:
+    """Someone unknown, or without an address on the channel, cannot be written to."""
+    person = await enroll(db)
+    with pytest.raises(NotFoundError):
+        await db.store.outbox.enqueue(message(db, person, channel="pigeon"))
+    with pytest.raises(NotFoundError):
+        await db.store.outbox.get(MessageId("nope"))

@@ -1,0 +1,43 @@
+"""The conversation that the tests have with the coach, again and again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from promptpipe.flows.conversation import script
+from tests.support.eventually import eventually
+
+if TYPE_CHECKING:
+    from promptpipe.simulator.meta_stand_in import MetaStandIn
+    from promptpipe.simulator.world import Phone
+
+PROFILE = {
+    "habit_domain": "stretch",
+    "motivational_frame": "my back",
+    "preferred_time": "morning",
+    "prompt_anchor": "after coffee",
+}
+
+OPENING = ("person", "hi"), ("service", script.greeting("Ada"))
+INTAKE = [
+    line for field, question in script.INTAKE.items() for line in (("service", question), ("person", PROFILE[field]))
+]
+PROMPT = ("service", script.PROFILE_COMPLETE), ("service", script.habit_prompt(PROFILE))
+REMINDED = ("service", script.reminder(PROFILE)), ("person", "done"), ("service", script.well_done(1))
+
+TRANSCRIPT = [*OPENING, *INTAKE, *PROMPT, *REMINDED]
+"""From the first word to the first success, the reminder included."""
+
+
+def say(stand_in: MetaStandIn, phone: Phone, text: str) -> None:
+    """Let someone write *text*."""
+    stand_in.say(phone, {"type": "text", "text": {"body": text}}, text)
+
+
+async def converse(stand_in: MetaStandIn, phone: Phone, *, within: float = 30.0) -> None:
+    """Have the whole conversation: each line is said once everything before it has been heard."""
+    for number, (who, text) in enumerate(TRANSCRIPT):
+        if who == "person":
+            await eventually(lambda n=number: len(phone.bubbles) >= n, within=within)  # type: ignore[misc]
+            say(stand_in, phone, text)
+    await eventually(lambda: len(phone.bubbles) >= len(TRANSCRIPT), within=within)

@@ -1,0 +1,156 @@
+"""The product as a user runs it: a process of its own, and Meta's stand-in beside the test."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+from contextlib import asynccontextmanager, closing
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import httpx2
+import trio
+
+from promptpipe.channels.whatsapp import signature
+from promptpipe.config import SIMULATOR_APP_SECRET
+from promptpipe.simulator.app import make_simulator_app
+from promptpipe.simulator.server import open_stand_in
+from promptpipe.web.server import HttpServer, listen
+from tests.support.eventually import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+    from pathlib import Path
+
+    from promptpipe.simulator.meta_stand_in import MetaStandIn
+
+SERVE = (sys.executable, "-m", "promptpipe", "serve")
+
+
+def free_port() -> int:
+    """Return a port on loopback that nobody uses."""
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@dataclass
+class Service:
+    """A service process, to be started, killed and started again on the same database."""
+
+    folder: Path
+    simulator_port: int
+    settings: dict[str, str] = field(default_factory=dict)
+    port: int = field(default_factory=free_port)
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def database(self) -> Path:
+        return self.folder / "promptpipe.db"
+
+    def environment(self, **more: str) -> dict[str, str]:
+        """Return an environment that holds these settings and no others."""
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("PROMPTPIPE_")}
+        ours = {
+            "DATABASE_URL": f"sqlite:///{self.database}",
+            "HTTP_BIND": f"127.0.0.1:{self.port}",
+            "SIMULATOR_BIND": f"127.0.0.1:{self.simulator_port}",
+            "AUTO_ENROLL": "true",
+            **self.settings,
+            **more,
+        }
+        return clean | {f"PROMPTPIPE_{name}": value for name, value in ours.items()}
+
+    def start(self, command: Sequence[str] = SERVE, **more: str) -> None:
+        """Start the process; its log goes to `service.log`."""
+        with (self.folder / "service.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                command, env=self.environment(**more), cwd=self.folder, stdin=subprocess.DEVNULL, stderr=log
+            )
+
+    @property
+    def returncode(self) -> int | None:
+        """The exit code, negative for a signal; None while it runs."""
+        assert self.process is not None
+        return self.process.poll()
+
+    async def wait_ended(self, within: float = 20.0) -> int:
+        """Wait for the process to end and return its exit code."""
+        await eventually(lambda: self.returncode is not None, within=within)
+        assert self.returncode is not None
+        return self.returncode
+
+    async def wait_ready(self) -> None:
+        """Wait until the service takes webhooks."""
+        async with httpx2.AsyncClient() as client:
+
+            async def ready() -> bool:
+                assert self.returncode is None, self.log()
+                try:
+                    return (await client.get(f"{self.url}/readyz")).status_code == 200
+                except httpx2.TransportError:
+                    return False
+
+            await eventually(ready)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send the process a signal."""
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    async def stop(self) -> int:
+        """End the process in an orderly way and return its exit code."""
+        self.signal(signal.SIGTERM)
+        return await self.wait_ended()
+
+    def rows(self, sql: str, *parameters: object) -> list[tuple[object, ...]]:
+        """Return what a query finds in the service's database."""
+        with closing(sqlite3.connect(self.database)) as connection:
+            return connection.execute(sql, parameters).fetchall()
+
+    def log(self) -> str:
+        """Return what the processes have logged."""
+        return (self.folder / "service.log").read_text()
+
+    def clean_up(self) -> None:
+        """Leave no process behind."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
+    async def post(self, body: bytes, *, client: httpx2.AsyncClient, secret: str = SIMULATOR_APP_SECRET) -> int:
+        """Post a signed webhook and return the HTTP status."""
+        headers = {signature.HEADER: signature.sign(secret, body), "Content-Type": "application/json"}
+        answer = await client.post(f"{self.url}/webhooks/whatsapp", content=body, headers=headers)
+        return answer.status_code
+
+
+@asynccontextmanager
+async def open_service(folder: Path, **settings: str) -> AsyncIterator[tuple[Service, MetaStandIn]]:
+    """Give a service that is not started yet, and Meta's stand-in, which is."""
+    simulator_port = free_port()
+    service = Service(folder, simulator_port, settings)
+    listener = listen("127.0.0.1", simulator_port, "simulator")
+    try:
+        async with (
+            open_stand_in(f"{service.url}/webhooks/whatsapp") as stand_in,
+            trio.open_nursery() as nursery,
+        ):
+            server = HttpServer("simulator", make_simulator_app(stand_in), listener, grace=0.0)
+            await nursery.start(server.run)
+            try:
+                yield service, stand_in
+            finally:
+                service.clean_up()
+            nursery.cancel_scope.cancel()
+    finally:
+        listener.close()
