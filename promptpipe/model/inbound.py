@@ -82,9 +82,14 @@ class Enrollment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IngestReport:
-    """What the commit of one batch did, by count."""
+    """What the commit of one batch did, by count.
+
+    *unmatched* statuses are about no message we know: kept, and joined if one turns out to be theirs; they settle no
+    doubt.
+    """
 
     stored: int = 0
     duplicates: int = 0
     enrolled: int = 0
     unparsed: int = 0
+    unmatched: int = 0

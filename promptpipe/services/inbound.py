@@ -53,11 +53,7 @@ class Inbound:
         except StoreUnavailableError:
             self._on_store_failure()
             raise
-        log.info(
-            "webhook kept",
-            channel=self._channel.name,
-            stored=report.stored,
-            duplicates=report.duplicates,
-            enrolled=report.enrolled,
-            unparsed=report.unparsed,
-        )
+        if report.unmatched:
+            log.info("statuses about no message of ours", channel=self._channel.name, count=report.unmatched)
+        if report.unparsed:
+            log.warning("updates kept unparsed", channel=self._channel.name, count=report.unparsed)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from promptpipe.model.messages import Departure, OutboxMessage, SendOrder
 
 MAX_ANSWER = 64 * 1024
-"""Bytes of an answer that are read; Meta's are a few hundred."""
+"""Bytes of an answer that are looked at; Meta's are a few hundred."""
 CONNECTIONS = 100
 
 
@@ -62,7 +62,7 @@ class WhatsAppChannel:
     async def opened(cls, config: WhatsAppConfig) -> AsyncIterator[WhatsAppChannel]:
         """Give a channel whose connections are closed with the context."""
         client = httpx2.AsyncClient(
-            headers={"Authorization": f"Bearer {config.access_token}"},
+            headers={"Authorization": f"Bearer {config.access_token}", "Accept-Encoding": "identity"},
             timeout=httpx2.Timeout(config.send_timeout),
             limits=httpx2.Limits(max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS),
             follow_redirects=False,
@@ -132,12 +132,16 @@ def _content(message: OutboxMessage) -> dict[str, object]:
 
 
 async def _read(response: httpx2.Response) -> object:
-    """Return the JSON of an answer; None when it is too long or none."""
+    """Return the JSON of an answer; None when it is too long or none.
+
+    It is read to its end whatever its length, within the time-out: a stream left in the middle is not closed cleanly.
+    """
     body = bytearray()
-    async for chunk in response.aiter_bytes():
-        body += chunk
-        if len(body) > MAX_ANSWER:
-            return None
+    async for chunk in response.aiter_raw():
+        if len(body) <= MAX_ANSWER:
+            body += chunk
+    if len(body) > MAX_ANSWER:
+        return None
     try:
         value: object = json.loads(body)
     except (ValueError, RecursionError):

@@ -123,6 +123,7 @@ def _message(message: dict[str, object], contacts: list[dict[str, object]], numb
     contact = _contact_of(message, contacts)
     profile = contact.get("profile")
     name = as_text(profile, "name") if isinstance(profile, dict) else None
+    choice = choice_id(message)
     conversational = type_ not in NOT_CONVERSATIONAL and "group_id" not in message
     return InboundMessage(
         channel=CHANNEL,
@@ -134,7 +135,7 @@ def _message(message: dict[str, object], contacts: list[dict[str, object]], numb
         raw=_raw(message),
         provider_time=_time(message.get("timestamp")),
         sender_name=storable(name) if name else None,
-        choice_id=choice_id(message),
+        choice_id=storable(choice) if choice else None,
         conversational=conversational,
     )
 

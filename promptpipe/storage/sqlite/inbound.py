@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING
@@ -117,6 +118,7 @@ def _keep_status(tx: Transaction, status: InboundStatus) -> Counter[str]:
     if not _first_time(tx, status, "status", status.provider_id, status.status.value):
         return Counter(duplicates=1)
     attempt = _attempt_of(tx, status)
+    counts = Counter(stored=1)
     receipt_id = tx.ids()
     tx.run(
         "insert_receipt",
@@ -132,6 +134,7 @@ def _keep_status(tx: Transaction, status: InboundStatus) -> Counter[str]:
         now=tx.now,
     )
     if attempt is None:
+        counts["unmatched"] = 1
         tx.run(
             "park_receipt",
             channel=status.channel,
@@ -144,7 +147,7 @@ def _keep_status(tx: Transaction, status: InboundStatus) -> Counter[str]:
         provider_id, state = status.provider_id, AttemptState(status.status.value)
         messages.advance(tx, message, attempt["n"], state, provider_id=provider_id, error=status.error)
         messages.join_parked(tx, status.channel, provider_id, message["id"], attempt["n"])
-    return Counter(stored=1)
+    return counts
 
 
 def _attempt_of(tx: Transaction, status: InboundStatus) -> sqlite3.Row | None:
@@ -158,7 +161,7 @@ def _attempt_of(tx: Transaction, status: InboundStatus) -> sqlite3.Row | None:
 
 
 def _keep_raw(tx: Transaction, update: Update, type_: str) -> Counter[str]:
-    key = update.key if isinstance(update, InboundOther) else update.provider_id
+    key = update.key if isinstance(update, InboundOther) else hashlib.sha256(update.raw).hexdigest()
     if not _first_time(tx, update, "other", key):
         return Counter(duplicates=1)
     tx.run(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from promptpipe.model.errors import SchemaError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 _NAME = re.compile(r"(\d{4})_\w+\.sql")
 
@@ -40,12 +40,12 @@ def known_migrations() -> list[Migration]:
     ]
 
 
-def migrate(connection: sqlite3.Connection, now: int) -> list[Migration]:
-    """Bring the schema up to date and return what was applied; *now* in microseconds.
+def migrate(connection: sqlite3.Connection, now: int, known: Sequence[Migration] | None = None) -> list[Migration]:
+    """Bring the schema up to date by the *known* migrations and return those applied; *now* in microseconds.
 
     Raise `SchemaError` when the database has a migration that this program does not know, or knows differently.
     """
-    known = known_migrations()
+    known = known_migrations() if known is None else known
     connection.execute("BEGIN IMMEDIATE")
     try:
         applied = _applied(connection)
@@ -75,7 +75,7 @@ def _applied(connection: sqlite3.Connection) -> dict[int, tuple[str, str]]:
     return {number: (name, checksum) for number, name, checksum in rows}
 
 
-def _check(applied: dict[int, tuple[str, str]], known: list[Migration]) -> None:
+def _check(applied: dict[int, tuple[str, str]], known: Sequence[Migration]) -> None:
     checksums = {migration.number: migration.checksum for migration in known}
     for number, (name, checksum) in applied.items():
         if number not in checksums:
