@@ -153,11 +153,12 @@ def load_settings(**flags: object) -> Settings:
 
 def unknown_settings(environment: Mapping[str, str] = os.environ) -> Iterator[tuple[str, str | None]]:
     """Yield names in *environment* that look like settings and are none, each with the nearest real name."""
-    known = [f"{PREFIX}{name}" for name in flat_names()]
+    known = list(flat_names())
     for name in environment:
-        upper = name.upper()
-        if upper.startswith(PREFIX) and upper not in known and not upper.startswith(f"{PREFIX}TEST_"):
-            yield name, next(iter(difflib.get_close_matches(upper, known, n=1)), None)
+        bare = name.upper().removeprefix(PREFIX)
+        if name.upper().startswith(PREFIX) and bare not in known and not bare.startswith("TEST_"):
+            nearest = difflib.get_close_matches(bare, known, n=1)
+            yield name, PREFIX + nearest[0] if nearest else None
 
 
 def flat_names() -> Iterator[str]:

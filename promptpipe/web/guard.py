@@ -2,7 +2,8 @@
 
 Hypercorn 0.18 lets any exception but OSError in one connection cancel the whole service (a websocket upgrade
 with a trailing byte does, and so do 1,500 PRIORITY frames), and shields its writes, so that a client which does
-not read blocks the shutdown for ever. With Quart-Trio, it also loses track of idle connections.
+not read blocks the shutdown for ever. It keeps a connection whose peer has hung up until the idle time is over, and
+with Quart-Trio it forgets which connections are idle.
 
 Here a connection fails alone, a write has a deadline, an idle connection is known as one, and the number of
 connections has a bound. It replaces private parts of that exact version; anything else is refused at import.
@@ -55,6 +56,11 @@ class GuardedServer(TCPServer):
             log.warning("connection failed", errors=[repr(error) for error in _leaves(group)])
         finally:
             GuardedServer.open_connections -= 1
+
+    async def _read_data(self) -> None:
+        await super()._read_data()
+        # The peer has hung up: nobody is left whose idleness could be waited for.
+        await self.idle_task.stop()
 
     async def protocol_send(self, event: Event) -> None:
         """Write to the peer, which has a few seconds to make room."""

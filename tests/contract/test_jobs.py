@@ -167,6 +167,15 @@ async def test_worker_is_never_handed_what_it_still_holds(db: Database) -> None:
     assert (await db.store.leases.extend([leased.lease], 30.0)).lost == frozenset()
 
 
+async def test_what_a_worker_holds_is_not_claimed_even_when_it_was_given_back(db: Database) -> None:
+    """As long as a task of this process works on it, this process does not start a second."""
+    await db.store.jobs.enqueue(job(db))
+    leased = await claim_one(db)
+    await db.store.leases.give_back(db.worker)
+    assert not (await db.store.jobs.claim(db.claim(held=[leased.job.id]))).items
+    assert (await db.store.jobs.claim(db.claim())).items
+
+
 async def test_finish_reports_each_lost_lease_and_keeps_the_others(db: Database) -> None:
     """One lost lease in a batch costs its neighbours nothing."""
     for _ in range(3):

@@ -13,6 +13,7 @@ import trio
 
 from promptpipe.model.errors import SchemaError, StoreInUseError, StoreUnavailableError
 from promptpipe.storage.sqlite.migrations import migrate
+from promptpipe.storage.sqlite.readers import ThreadReaders
 from promptpipe.storage.sqlite.transaction import Transaction
 from promptpipe.storage.sqlite.values import micros
 from promptpipe.storage.sqlite.writer import ThreadWriter, as_unavailable
@@ -24,11 +25,11 @@ if TYPE_CHECKING:
     from promptpipe.model.ids import IdSource
     from promptpipe.model.leases import Work
     from promptpipe.ports.clock import Clock
-    from promptpipe.storage.sqlite.writer import Writer
+    from promptpipe.storage.sqlite.readers import Readers
+    from promptpipe.storage.sqlite.writer import Connect, Writer
 
 T = TypeVar("T")
 
-READERS = 4
 MINIMUM_SQLITE = (3, 38, 0)
 """The first with JSON functions built in always; STRICT tables and RETURNING are older."""
 
@@ -37,20 +38,13 @@ class Database:
     """Runs transactions: writes on one thread in groups, reads on connections of their own."""
 
     def __init__(
-        self,
-        writer: Writer,
-        connect: Callable[[], sqlite3.Connection],
-        clock: Clock,
-        ids: IdSource,
-        on_commit: Callable[[Work], None],
+        self, writer: Writer, readers: Readers, clock: Clock, ids: IdSource, on_commit: Callable[[Work], None]
     ) -> None:
         self._writer = writer
-        self._connect = connect
+        self._readers = readers
         self._clock = clock
         self._ids = ids
         self._on_commit = on_commit
-        self._idle_readers: list[sqlite3.Connection] = []
-        self._reader_slots = trio.CapacityLimiter(READERS)
 
     async def write(self, function: Callable[[Transaction], T]) -> T:
         """Run *function* in one durable transaction; see `Writer.run`. Then wake whom it woke."""
@@ -61,35 +55,17 @@ class Database:
 
     async def read(self, function: Callable[[Transaction], T]) -> T:
         """Run *function* on a consistent snapshot, beside writes."""
-        return await trio.to_thread.run_sync(self._read, function, limiter=self._reader_slots)
+        result, _ = await self._readers.run(partial(self._run, function))
+        return result
 
     async def close(self) -> None:
         """Finish the writes handed in, and close all connections."""
+        await self._readers.close()
         await self._writer.close()
-        for connection in self._idle_readers:
-            connection.close()
-        self._idle_readers.clear()
 
     def _run(self, function: Callable[[Transaction], T], connection: sqlite3.Connection) -> tuple[T, set[Work]]:
         transaction = Transaction(connection, micros(self._clock.now()), self._ids)
         return function(transaction), transaction.woken
-
-    def _read(self, function: Callable[[Transaction], T]) -> T:
-        connection = self._idle_readers.pop() if self._idle_readers else self._connect()
-        try:
-            connection.execute("BEGIN")
-            try:
-                result, _ = self._run(function, connection)
-            finally:
-                connection.execute("ROLLBACK")
-        except sqlite3.Error as error:
-            connection.close()
-            raise as_unavailable(error) or error from error
-        except BaseException:
-            connection.close()
-            raise
-        self._idle_readers.append(connection)
-        return result
 
 
 def connect(path: Path, *, factory: type[sqlite3.Connection] = sqlite3.Connection) -> sqlite3.Connection:
@@ -115,7 +91,8 @@ async def open_database(
     ids: IdSource,
     on_commit: Callable[[Work], None],
     *,
-    make_writer: Callable[[Callable[[], sqlite3.Connection]], Writer] = ThreadWriter,
+    make_writer: Callable[[Connect], Writer] = ThreadWriter,
+    make_readers: Callable[[Connect], Readers] = ThreadReaders,
 ) -> AsyncIterator[Database]:
     """Open the database at *path* as its only writing process, made and migrated as needed.
 
@@ -133,7 +110,7 @@ async def open_database(
         except sqlite3.DatabaseError as error:
             raise as_unavailable(error) or SchemaError(f"{path} is not a database of ours: {error}") from error
         open_connection = partial(connect, path)
-        database = Database(make_writer(open_connection), open_connection, clock, ids, on_commit)
+        database = Database(make_writer(open_connection), make_readers(open_connection), clock, ids, on_commit)
         try:
             yield database
         finally:

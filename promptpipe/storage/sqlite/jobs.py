@@ -181,7 +181,6 @@ def end(tx: Transaction, row: sqlite3.Row, status: JobStatus, failure: JobFailur
 def _claim(tx: Transaction, request: Claim) -> Claimed[LeasedJob]:
     wanted = {
         "now": tx.now,
-        "worker": request.worker,
         "held": json.dumps(list(request.held)),
         "suspect_from": SUSPECT_FROM,
     }

@@ -28,7 +28,6 @@ def claim(tx: Transaction, work: Work, request: Claim) -> tuple[list[Lease], Lea
     wanted = {
         "kind": work.value,
         "now": tx.now,
-        "worker": request.worker,
         "held": json.dumps(list(request.held)),
         "suspect_from": SUSPECT_FROM,
     }

@@ -12,11 +12,11 @@ from promptpipe.storage.sqlite.leases import SqliteLeases
 from promptpipe.storage.sqlite.mailboxes import SqliteMailboxes
 from promptpipe.storage.sqlite.outbox import SqliteOutbox
 from promptpipe.storage.sqlite.participants import SqliteParticipants
+from promptpipe.storage.sqlite.readers import ThreadReaders
 from promptpipe.storage.sqlite.recovery import SqliteRecovery
 from promptpipe.storage.sqlite.writer import ThreadWriter
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from promptpipe.model.messages import InDoubtRules
     from promptpipe.ports.clock import Clock
     from promptpipe.storage.sqlite.database import Database
-    from promptpipe.storage.sqlite.writer import Writer
+    from promptpipe.storage.sqlite.readers import Readers
+    from promptpipe.storage.sqlite.writer import Connect, Writer
 
 
 class SqliteStore:
@@ -55,12 +56,14 @@ async def open_sqlite_store(
     worker: WorkerId,
     rules: InDoubtRules,
     on_commit: Callable[[Work], None],
-    make_writer: Callable[[Callable[[], sqlite3.Connection]], Writer] = ThreadWriter,
+    make_writer: Callable[[Connect], Writer] = ThreadWriter,
+    make_readers: Callable[[Connect], Readers] = ThreadReaders,
 ) -> AsyncIterator[SqliteStore]:
     """Open the database at *path* for as long as the context lasts; see `open_database` for its errors.
 
     *worker* is the name under which this process leases work; any other's leases are stale. *on_commit* is called,
     in the Trio thread, for each kind of work that a commit made due.
     """
-    async with open_database(path, clock, ids, on_commit, make_writer=make_writer) as database:
+    opened = open_database(path, clock, ids, on_commit, make_writer=make_writer, make_readers=make_readers)
+    async with opened as database:
         yield SqliteStore(database, worker, rules)

@@ -19,13 +19,13 @@ SELECT *, NULL AS finished_at FROM jobs WHERE id = :id AND fence = :fence AND st
 -- name: due_jobs
 SELECT * FROM jobs
 WHERE queue = :queue AND priority = :priority AND due_at <= :now AND crashes + (worker IS NOT NULL) < :suspect_from
-    AND (worker IS NULL OR worker <> :worker OR id NOT IN (SELECT value FROM json_each(:held)))
+    AND id NOT IN (SELECT value FROM json_each(:held))
 ORDER BY due_at, id LIMIT :limit
 
 -- name: due_suspect_job
 SELECT * FROM jobs
 WHERE queue = :queue AND priority = :priority AND due_at <= :now AND crashes + (worker IS NOT NULL) >= :suspect_from
-    AND (worker IS NULL OR worker <> :worker OR id NOT IN (SELECT value FROM json_each(:held)))
+    AND id NOT IN (SELECT value FROM json_each(:held))
 ORDER BY due_at, id LIMIT 1
 
 -- name: lease_jobs

@@ -13,13 +13,13 @@ RETURNING seq
 -- A lease that ran out counts as a crash: `leased` is still 1 then.
 SELECT key FROM lanes
 WHERE kind = :kind AND priority = :priority AND due_at <= :now AND crashes + leased < :suspect_from
-    AND (worker IS NULL OR worker <> :worker OR key NOT IN (SELECT value FROM json_each(:held)))
+    AND key NOT IN (SELECT value FROM json_each(:held))
 ORDER BY due_at, key LIMIT :limit
 
 -- name: due_suspect_lane
 SELECT key FROM lanes
 WHERE kind = :kind AND priority = :priority AND due_at <= :now AND crashes + leased >= :suspect_from
-    AND (worker IS NULL OR worker <> :worker OR key NOT IN (SELECT value FROM json_each(:held)))
+    AND key NOT IN (SELECT value FROM json_each(:held))
 ORDER BY due_at, key LIMIT 1
 
 -- name: lease_lanes

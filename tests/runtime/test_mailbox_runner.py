@@ -1,0 +1,162 @@
+"""The mailbox runner: failing events, lost leases, conflicts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from promptpipe.model.errors import VersionConflictError
+from promptpipe.model.events import Replied
+from promptpipe.model.ids import WorkerId
+from promptpipe.model.leases import Claim
+from promptpipe.model.messages import MessageStatus
+from tests.support.people import BOB
+from tests.support.runtime import EchoFlow, open_runtime, running
+from tests.support.unreliable import Trouble
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from trio.testing import MockClock
+
+    from promptpipe.flows.flow import FlowContext
+    from promptpipe.model.decisions import Decision, FlowState
+    from promptpipe.model.events import Event
+
+
+class Troublesome(EchoFlow):
+    """Does something else first when it hears `trouble`."""
+
+    def __init__(self, trouble: Callable[[], object]) -> None:
+        self.trouble = trouble
+        self.heard: list[tuple[float, str]] = []
+
+    async def handle(self, event: Event, state: FlowState, context: FlowContext) -> Decision:
+        assert isinstance(event, Replied)
+        self.heard.append((trio.current_time(), event.text))
+        if event.text == "trouble":
+            self.trouble()
+        return await super().handle(event, state, context)
+
+
+def fail() -> None:
+    raise ValueError("boom")
+
+
+async def test_failing_event_is_tried_again_then_set_aside(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """The conversation goes on within two minutes; the event is kept with its reason."""
+    flow = Troublesome(fail)
+    async with open_runtime(tmp_path, flows=[flow]) as runtime, running(runtime):
+        await runtime.hear("trouble", "after")
+        await trio.sleep(10)
+        await runtime.hear("hello", sender=BOB)
+        await trio.sleep(1)
+        assert runtime.channel.texts == ["echo: hello"]
+        await trio.sleep(300)
+        assert runtime.channel.texts == ["echo: hello", "echo: after"]
+        attempts = [at for at, text in flow.heard if text == "trouble"]
+        assert len(attempts) > 3
+        went_on_at = next(at for at, text in flow.heard if text == "after")
+        assert went_on_at - attempts[0] <= 120
+        assert runtime.rows("SELECT last_error FROM mailbox_events WHERE seq IS NULL") == [("ValueError: boom",)]
+
+
+async def test_event_that_fails_once_is_not_lost(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """A passing failure delays an answer, no more; order is kept."""
+    failures = iter([fail])
+
+    def fail_once() -> None:
+        next(failures, lambda: None)()
+
+    async with open_runtime(tmp_path, flows=[Troublesome(fail_once)]) as runtime, running(runtime):
+        await runtime.hear("trouble", "after")
+        await trio.sleep(60)
+        assert runtime.channel.texts == ["echo: trouble", "echo: after"]
+
+
+async def test_decision_that_cannot_be_stored_is_its_flows_failure(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """A state that is not JSON fails that event, not the service."""
+
+    class Unstorable(EchoFlow):
+        async def handle(self, event: Event, state: FlowState, context: FlowContext) -> Decision:
+            decision = await super().handle(event, state, context)
+            assert decision.state is not None
+            decision.state.data["heard"] = object()  # type: ignore[index]
+            return decision
+
+    async with open_runtime(tmp_path, flows=[Unstorable()]) as runtime, running(runtime):
+        await runtime.hear("hello")
+        await trio.sleep(300)
+        assert runtime.channel.texts == []
+        [(error,)] = runtime.rows("SELECT last_error FROM mailbox_events WHERE seq IS NULL")
+        assert "not JSON serializable" in str(error)
+
+
+async def test_event_without_a_handler_waits_for_one(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """Recovery may restore the handler meanwhile: the message is answered then."""
+    async with open_runtime(tmp_path) as runtime, running(runtime):
+        await runtime.hear("first")
+        await trio.sleep(1)
+        [(person,)] = runtime.rows("SELECT id FROM conversation_participants")
+        hooks = runtime.rows("SELECT handler_type FROM registered_hooks")
+        await runtime.store.recovery._database.write(  # type: ignore[attr-defined]
+            lambda tx: tx._connection.execute("DELETE FROM registered_hooks").rowcount
+        )
+        await runtime.hear("second")
+        await trio.sleep(5)
+        assert runtime.channel.texts == ["echo: first"]
+        for (handler,) in hooks:
+            await runtime.store.recovery._database.write(  # type: ignore[attr-defined]
+                lambda tx, handler=handler: tx.run(
+                    "insert_hook",
+                    participant_id=person,
+                    handler_type=handler,
+                    flow_type="echo",
+                    expires_at=None,
+                    now=tx.now,
+                )
+            )
+        await trio.sleep(60)
+        assert runtime.channel.texts == ["echo: first", "echo: second"]
+
+
+async def test_version_conflict_is_handled_anew_without_counting(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """Someone changed the state between: the event is decided again from what is there now."""
+    trouble = Trouble({"mailboxes.decide": 2}, VersionConflictError("changed"))
+    async with open_runtime(tmp_path, wrap=trouble.wrap) as runtime, running(runtime):
+        await runtime.hear("hello")
+        await trio.sleep(5)
+        assert runtime.channel.texts == ["echo: hello"]
+        assert trouble.calls.count("mailboxes.give_back") == 2
+
+
+async def test_stolen_mailbox_is_left_to_the_thief(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """A flow that took too long decides nothing; what it would have said is not said."""
+
+    class Slow(EchoFlow):
+        async def handle(self, event: Event, state: FlowState, context: FlowContext) -> Decision:
+            await trio.sleep(5)
+            return await super().handle(event, state, context)
+
+    async with open_runtime(tmp_path, flows=[Slow()]) as runtime, running(runtime):
+        await runtime.hear("hello")
+        await trio.sleep(1)
+        await runtime.store.leases.give_back(runtime.worker.id)
+        [stolen] = (await runtime.store.mailboxes.claim(Claim(worker=WorkerId("thief"), limit=1, seconds=30))).items
+        await trio.sleep(10)
+        assert runtime.channel.texts == []
+        assert stolen.event.attempt == 1
+
+
+async def test_store_that_is_away_for_a_while_costs_nothing(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """The decision is made once and committed when it can be."""
+    flow = Troublesome(lambda: None)
+    trouble = Trouble({"mailboxes.claim": 3, "mailboxes.decide": 5})
+    async with open_runtime(tmp_path, flows=[flow], wrap=trouble.wrap) as runtime, running(runtime):
+        await runtime.hear("hello")
+        await trio.sleep(30)
+        assert [text for _, text in flow.heard] == ["hello"]
+        assert runtime.channel.texts == ["echo: hello"]
+        assert await runtime.status("echo: hello") is MessageStatus.SENT

@@ -1,0 +1,131 @@
+"""Settings: a bad one is named, a forgotten one is asked for, a secret is not shown."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from promptpipe.config import PREFIX, ChannelName, flat_names, load_settings, unknown_settings
+from promptpipe.model.errors import SettingsError
+
+WHATSAPP = {
+    "CHANNEL": "whatsapp",
+    "WHATSAPP__API_URL": "https://graph.facebook.com/v24.0",
+    "WHATSAPP__PHONE_NUMBER_ID": "1",
+    "WHATSAPP__ACCESS_TOKEN": "our-token",
+    "WHATSAPP__APP_SECRET": "our-secret",
+    "WHATSAPP__VERIFY_TOKEN": "our-verify-token",
+}
+
+
+@pytest.fixture(autouse=True)
+def no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
+    """Start from nothing: no variables, no `.env`."""
+    for name in os.environ:
+        if name.startswith(PREFIX):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(str(tmp_path))
+
+
+def set_all(monkeypatch: pytest.MonkeyPatch, settings: dict[str, str]) -> None:
+    for name, value in settings.items():
+        monkeypatch.setenv(PREFIX + name, value)
+
+
+def test_defaults_are_a_service_on_loopback_with_a_simulated_channel() -> None:
+    """Without a setting, everything is there to try it."""
+    settings = load_settings()
+    assert (settings.channel, settings.http_bind) == (ChannelName.SIMULATOR, "127.0.0.1:8080")
+    assert str(settings.sqlite_path) == "promptpipe.db"
+    whatsapp = settings.whatsapp_in_use()
+    assert whatsapp.api_url == "http://127.0.0.1:8090/v24.0"
+    assert whatsapp.app_secret is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("HTTP_BIND", "8080", "must be HOST:PORT"),
+        ("HTTP_BIND", "localhost:", "must be HOST:PORT"),
+        ("HTTP_BIND", "localhost:99999", "must be HOST:PORT"),
+        ("DATABASE_URL", "mysql://x", "must look like sqlite:///promptpipe.db"),
+        ("DATABASE_URL", "sqlite:///", "must look like"),
+        ("CHANNEL", "pigeon", "simulator"),
+        ("IN_DOUBT_WAIT", "-1", "greater than or equal to 0"),
+        ("IN_DOUBT_WAIT", "nan", "finite"),
+        ("IN_DOUBT_WAIT", "soon", "number"),
+        ("IN_DOUBT_POLICY", "shrug", "resend"),
+        ("LEASE", "0", "greater than 0"),
+        ("LEASE", "5", "at least twice PROMPTPIPE_WHATSAPP__SEND_TIMEOUT"),
+        ("AUTO_ENROLL", "perhaps", "boolean"),
+        ("LOG_FORMAT", "xml", "json"),
+        ("MAILBOX_CONCURRENCY", "0", "greater than or equal to 1"),
+        ("WHATSAPP__SEND_TIMEOUT", "0", "greater than 0"),
+    ],
+)
+def test_bad_setting_is_named_with_its_rule(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, reason: str
+) -> None:
+    """One line that says which, and what would do."""
+    monkeypatch.setenv(PREFIX + name, value)
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    text = str(caught.value)
+    assert text.startswith(f"{PREFIX}{name}: ")
+    assert reason in text
+
+
+def test_bad_secret_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error about a setting does not print what was in it."""
+    monkeypatch.setenv(f"{PREFIX}WHATSAPP", '{"app_secret": ["hunter2"]}')
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("missing", [name for name in WHATSAPP if name != "CHANNEL"])
+def test_real_channel_needs_all_of_its_settings(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+    """Nothing of the simulator's fills a gap in production."""
+    set_all(monkeypatch, WHATSAPP | {missing: ""})
+    with pytest.raises(SettingsError, match=f"{PREFIX}{missing}: is needed"):
+        load_settings()
+
+
+def test_public_secrets_do_not_leave_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever knows the simulator could sign webhooks."""
+    monkeypatch.setenv(f"{PREFIX}HTTP_BIND", "0.0.0.0:8080")
+    with pytest.raises(SettingsError, match="the simulator's secret is public"):
+        load_settings()
+    set_all(monkeypatch, WHATSAPP)
+    assert load_settings().http_bind == "0.0.0.0:8080"
+
+
+@pytest.mark.parametrize("bind", ["127.0.0.1:1", "localhost:1", "[::1]:1", "127.8.9.1:1"])
+def test_loopback_is_known_as_such(monkeypatch: pytest.MonkeyPatch, bind: str) -> None:
+    """In all its spellings."""
+    monkeypatch.setenv(f"{PREFIX}HTTP_BIND", bind)
+    assert load_settings().http_bind == bind
+
+
+def test_flags_win_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And an absent flag sets nothing."""
+    monkeypatch.setenv(f"{PREFIX}HTTP_BIND", "127.0.0.1:1")
+    assert load_settings(http_bind=None).http_bind == "127.0.0.1:1"
+    assert load_settings(http_bind="127.0.0.1:2").http_bind == "127.0.0.1:2"
+
+
+def test_unknown_settings_are_found_with_the_likely_name() -> None:
+    """A typo does not pass in silence."""
+    environment = {
+        f"{PREFIX}HTTP_BIND": "x",
+        f"{PREFIX}HTP_BIND": "x",
+        f"{PREFIX}TEST_POSTGRES_URL": "x",
+        "HOME": "x",
+        f"{PREFIX}XYZZY": "x",
+    }
+    assert list(unknown_settings(environment)) == [
+        (f"{PREFIX}HTP_BIND", f"{PREFIX}HTTP_BIND"),
+        (f"{PREFIX}XYZZY", None),
+    ]
+    assert "WHATSAPP__APP_SECRET" in set(flat_names())
