@@ -1,4 +1,4 @@
-"""Ports that kill the process at a chosen call: `store.mailboxes.decide:after:2` is the end of the second one."""
+"""Ports that end the process at a chosen call: `store.mailboxes.decide:after:2` is the end of the second one."""
 
 from __future__ import annotations
 
@@ -15,18 +15,22 @@ if TYPE_CHECKING:
 
 
 class Killer:
-    """Counts the passages of one point, and kills at the nth."""
+    """Counts the passages of one point, and at the nth kills the process, or raises if it is to *throw*."""
 
-    def __init__(self, point: str) -> None:
+    def __init__(self, point: str, *, throw: bool = False) -> None:
         self._point, _, count = point.rpartition(":")
         self._left = int(count)
+        self._throw = throw
 
     def passed(self, point: str) -> None:
-        """Die if it is time."""
-        if point == self._point:
-            self._left -= 1
-            if self._left == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
+        """End the process if it is time."""
+        if point != self._point:
+            return
+        self._left -= 1
+        if self._left == 0:
+            if self._throw:
+                raise RuntimeError(f"thrown at {point}")
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 class Mortal:

@@ -2,35 +2,29 @@
 
 from __future__ import annotations
 
+import random
 import signal
-import sys
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
 
+from tests.faults.support import NOTHING_LEFT, left_over, root
 from tests.support.eventually import eventually
 from tests.support.script import TRANSCRIPT, converse
 from tests.support.service import open_service
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from promptpipe.simulator.meta_stand_in import MetaStandIn
     from tests.support.service import Service
 
 pytestmark = pytest.mark.slow
 
-REPOSITORY = Path(__file__).parents[2]
-
-NOTHING_LEFT = {
-    "leased lanes": "SELECT count(*) FROM lanes WHERE leased",
-    "running jobs": "SELECT count(*) FROM jobs WHERE worker IS NOT NULL",
-    "unhandled events": "SELECT count(*) FROM mailbox_events",
-    "unsettled messages": "SELECT count(*) FROM outbox_messages WHERE status IN ('queued', 'sending', 'in_doubt')",
-    "unprocessed responses": "SELECT count(*) FROM responses WHERE processed_at IS NULL",
-}
+REPLIES = sum(who == "service" for who, _ in TRANSCRIPT)
 
 BEFORE_THE_REQUEST = [
     "store.inbound.ingest:before:1",
@@ -62,25 +56,24 @@ BETWEEN_SEND_AND_RECORD = [
     "channel.send:after:7",
     "store.outbox.record:before:3",
 ]
-
-
-def start_mortally(service: Service, point: str) -> None:
-    """Start the service so that it dies at *point*."""
-    service.start([sys.executable, "-m", "tests.faults.root", point], PYTHONPATH="")
+IN_RECOVERY = [
+    "store.recovery.requeue_stale_running_jobs:before:1",
+    "store.recovery.release_stale_mailboxes:before:1",
+    "store.recovery.requeue_stale_sending_messages:before:1",
+    "store.recovery.requeue_stale_sending_messages:after:1",
+    "store.recovery.restart_doubts:after:1",
+    "store.probe:after:1",
+    "store.recovery.save_report:before:1",
+]
 
 
 async def run_through_deaths(service: Service, points: Sequence[str]) -> None:
     """Start the service to die at each of *points* in turn, and then once more to live."""
     for point in points:
-        start_mortally(service, point)
+        service.start(root("--kill", point))
         code = await service.wait_ended(within=40.0)
         assert code == -signal.SIGKILL, service.log()
     service.start()
-
-
-def left_over(service: Service) -> dict[str, object]:
-    """Return what is not yet at its end, by count."""
-    return {what: service.rows(query)[0][0] for what, query in NOTHING_LEFT.items()}
 
 
 async def hold_conversation(service: Service, stand_in: MetaStandIn, points: Sequence[str]) -> None:
@@ -100,7 +93,7 @@ async def test_killed_before_the_request_or_after_its_record(tmp_path: Path, poi
     settings = {"DAILY_PROMPT_REMINDER_DELAY": "0.5", "IN_DOUBT_WAIT": "0.5"}
     async with open_service(tmp_path, **settings) as (service, stand_in):
         await hold_conversation(service, stand_in, [point])
-        assert len(stand_in.world.requests) == sum(who == "service" for who, _ in TRANSCRIPT)
+        assert len(stand_in.world.requests) == REPLIES
 
 
 @pytest.mark.parametrize("point", BETWEEN_SEND_AND_RECORD)
@@ -109,5 +102,57 @@ async def test_killed_between_a_send_and_its_record(tmp_path: Path, point: str) 
     settings = {"DAILY_PROMPT_REMINDER_DELAY": "0.5", "IN_DOUBT_WAIT": "60"}
     async with open_service(tmp_path, **settings) as (service, stand_in):
         await hold_conversation(service, stand_in, [point])
-        assert len(stand_in.world.requests) == sum(who == "service" for who, _ in TRANSCRIPT)
+        assert len(stand_in.world.requests) == REPLIES
         assert service.rows("SELECT max(n) FROM outbox_attempts") == [(1,)]
+
+
+@pytest.mark.parametrize("point", IN_RECOVERY)
+async def test_killed_during_recovery_from_being_killed(tmp_path: Path, point: str) -> None:
+    """Whatever recovery had done when it died, the next one brings everything back."""
+    settings = {"DAILY_PROMPT_REMINDER_DELAY": "0.5", "IN_DOUBT_WAIT": "60"}
+    async with open_service(tmp_path, **settings) as (service, stand_in):
+        await hold_conversation(service, stand_in, ["channel.send:after:3", point, point])
+        assert len(stand_in.world.requests) == REPLIES
+
+
+@pytest.mark.parametrize("point", ["store.leases.give_back:before:1", "store.leases.give_back:after:1"])
+async def test_killed_during_the_drain(tmp_path: Path, point: str) -> None:
+    """A process that was asked to stop, and died before it had, leaves nothing that the next start does not mend."""
+    settings = {"DAILY_PROMPT_REMINDER_DELAY": "0.5", "IN_DOUBT_WAIT": "60", "SHUTDOWN_GRACE": "0"}
+    async with open_service(tmp_path, **settings) as (service, stand_in):
+        phone = stand_in.world.phone("+16505551234", "Ada")
+        stand_in.faults.latency = 0.3  # so that the drain finds a request on its way
+        async with trio.open_nursery() as nursery:
+            service.start(root("--kill", point))
+            nursery.start_soon(converse, stand_in, phone)
+            await eventually(lambda: len(phone.bubbles) >= 3)
+            service.signal(signal.SIGTERM)
+            assert await service.wait_ended() == -signal.SIGKILL, service.log()
+            stand_in.faults.latency = 0.0
+            service.start()
+        assert phone.transcript() == TRANSCRIPT
+        await eventually(lambda: left_over(service) == dict.fromkeys(NOTHING_LEFT, 0))
+
+
+async def test_killed_at_random_under_load(tmp_path: Path) -> None:
+    """Twelve conversations at once, ten deaths at moments nobody chose: each ends as if there had been none."""
+    chance = random.Random(20260301)
+    settings = {"DAILY_PROMPT_REMINDER_DELAY": "2", "IN_DOUBT_WAIT": "10"}
+    async with open_service(tmp_path, **settings) as (service, stand_in):
+        phones = [stand_in.world.phone(f"+1650555{number:04}", "Ada") for number in range(12)]
+        stand_in.faults.latency = 0.05
+        async with trio.open_nursery() as nursery:
+            for phone in phones:
+                nursery.start_soon(partial(converse, stand_in, phone, within=110.0))
+            for _ in range(10):
+                service.start()
+                await service.wait_ready()
+                await trio.sleep(chance.uniform(0.0, 0.6))  # how long this one may live
+                service.signal(signal.SIGKILL)
+                await service.wait_ended()
+            service.start()
+        for phone in phones:
+            assert phone.transcript() == TRANSCRIPT
+        await eventually(lambda: left_over(service) == dict.fromkeys(NOTHING_LEFT, 0))
+        assert len(stand_in.world.requests) == REPLIES * len(phones)
+        assert await service.stop() == 0

@@ -11,8 +11,9 @@ from promptpipe.model.events import Replied
 from promptpipe.model.ids import WorkerId
 from promptpipe.model.leases import Claim
 from promptpipe.model.messages import MessageStatus
+from tests.support.echo import EchoFlow
 from tests.support.people import BOB
-from tests.support.runtime import EchoFlow, open_runtime, running
+from tests.support.runtime import open_runtime, running
 from tests.support.unreliable import Trouble
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ import pytest
 import trio
 
 from promptpipe.runtime.supervisor import PartEndedError, Supervisor
-from tests.support.runtime import EchoFlow, open_runtime, run_supervised
+from tests.support.echo import EchoFlow
+from tests.support.runtime import open_runtime, run_supervised
 from tests.support.unreliable import Trouble
 
 if TYPE_CHECKING:

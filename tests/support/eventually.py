@@ -21,4 +21,11 @@ async def eventually(condition: Callable[[], bool | Awaitable[bool]], *, within:
             if await holds if inspect.isawaitable(holds) else holds:
                 return
             await trio.sleep(LOOK_AGAIN_SECONDS)
-    raise AssertionError(f"not within {within} s: {inspect.getsource(condition).strip()}")
+    raise AssertionError(f"not within {within} s: {_shown(condition)}")
+
+
+def _shown(condition: Callable[[], object]) -> str:
+    try:
+        return inspect.getsource(condition).strip()
+    except TypeError:
+        return repr(condition)

@@ -13,11 +13,9 @@ from typing import TYPE_CHECKING, TypeVar
 import trio
 
 from promptpipe.flows.registry import FlowRegistry
-from promptpipe.model.decisions import Decision, Say, StateChange
-from promptpipe.model.events import Replied
 from promptpipe.model.ids import IdSource, MessageId, WorkerId
 from promptpipe.model.inbound import Enrollment
-from promptpipe.model.messages import MessageStatus, SendResult, Text, Verdict
+from promptpipe.model.messages import MessageStatus, SendResult, Verdict
 from promptpipe.runtime.job_runner import JobRunner
 from promptpipe.runtime.lease_keeper import LeaseKeeper
 from promptpipe.runtime.mailbox_runner import MailboxRunner
@@ -32,15 +30,14 @@ from promptpipe.storage.sqlite import open_sqlite_store
 from promptpipe.storage.sqlite.readers import read_snapshot
 from promptpipe.storage.sqlite.writer import run_group
 from tests.support.database import RULES
+from tests.support.echo import EchoFlow
 from tests.support.people import ADA, batch, inbound
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
     from pathlib import Path
 
-    from promptpipe.flows.flow import Flow, FlowContext
-    from promptpipe.model.decisions import FlowState
-    from promptpipe.model.events import Event
+    from promptpipe.flows.flow import Flow
     from promptpipe.model.messages import Departure, InDoubtRules, SendOrder
     from promptpipe.ports.store import Store
     from promptpipe.runtime.job_runner import JobHandler
@@ -93,23 +90,6 @@ class InlineReaders:
     async def close(self) -> None:
         await trio.lowlevel.checkpoint()
         self._connection.close()
-
-
-class EchoFlow:
-    """Says what it hears; `handle` can be replaced."""
-
-    flow_type = handler_type = "echo"
-    initial_state = "ACTIVE"
-    job_kinds = frozenset({"tick"})
-
-    async def handle(self, event: Event, state: FlowState, context: FlowContext) -> Decision:
-        await trio.lowlevel.checkpoint()
-        text = f"echo: {event.text}" if isinstance(event, Replied) else event.kind
-        heard = [*state.data.get("heard", []), text]  # type: ignore[misc]
-        return Decision(
-            state=StateChange("echo", state.current_state, {"heard": heard}, state.version),
-            say=(Say(id=MessageId(context.new_id()), content=Text(text)),),
-        )
 
 
 @dataclass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,6 +15,7 @@ from promptpipe.services.readiness import Readiness
 from promptpipe.web import guard
 from promptpipe.web.app import make_app
 from promptpipe.web.server import HttpServer, listen
+from tests.support.eventually import eventually
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -180,14 +182,11 @@ async def test_connections_are_bounded() -> None:
     """One more than the bound is closed unanswered; when others go, there is room again."""
     async with open_server() as (_, port):
         crowd = [await trio.open_tcp_stream("127.0.0.1", port) for _ in range(guard.MAX_CONNECTIONS)]
-        while guard.GuardedServer.open_connections < guard.MAX_CONNECTIONS:
-            await trio.lowlevel.checkpoint()
+        await eventually(lambda: guard.GuardedServer.open_connections == guard.MAX_CONNECTIONS)
         assert not await alive(port)
         for stream in crowd:
             await stream.aclose()
-        with trio.fail_after(10):
-            while not await alive(port):
-                await trio.lowlevel.checkpoint()
+        await eventually(partial(alive, port))
 
 
 def test_busy_port_is_said_plainly() -> None:

@@ -1,0 +1,155 @@
+"""SIGTERM under load, and exceptions where none is expected."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from functools import partial
+from typing import TYPE_CHECKING
+
+import httpx2
+import pytest
+import trio
+
+from tests.faults.support import NOTHING_LEFT, left_over, root
+from tests.support.eventually import eventually
+from tests.support.people import NUMBER_ID
+from tests.support.script import TRANSCRIPT, converse
+from tests.support.service import open_service
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from promptpipe.simulator.meta_stand_in import MetaStandIn
+    from tests.support.service import Service
+
+pytestmark = pytest.mark.slow
+
+GRACE = 3.0
+
+
+def webhook(sender: str, text: str, wamid: str) -> bytes:
+    message = {
+        "from": sender,
+        "id": wamid,
+        "timestamp": str(int(time.time())),  # noqa: TID251  what a phone says of its clock
+        "type": "text",
+        "text": {"body": text},
+    }
+    value = {"metadata": {"phone_number_id": NUMBER_ID}, "messages": [message]}
+    return json.dumps({"entry": [{"changes": [{"field": "messages", "value": value}]}]}).encode()
+
+
+class Load:
+    """People who keep writing, whatever the service does; Meta repeats what was not acknowledged."""
+
+    def __init__(self, service: Service, people: int, each: int) -> None:
+        self.service = service
+        self.people = people
+        self.each = each
+        self.acknowledged = 0
+
+    async def run(self) -> None:
+        async with httpx2.AsyncClient(timeout=10) as client, trio.open_nursery() as nursery:
+            for person in range(self.people):
+                nursery.start_soon(self._write, f"1650555{person:04}", client)
+
+    async def _write(self, sender: str, client: httpx2.AsyncClient) -> None:
+        for number in range(self.each):
+            body = webhook(sender, str(number), f"wamid.{sender}.{number}")
+            await eventually(partial(self._acknowledged, body, client))
+            self.acknowledged += 1
+
+    async def _acknowledged(self, body: bytes, client: httpx2.AsyncClient) -> bool:
+        try:
+            return await self.service.post(body, client=client) == 200
+        except httpx2.TransportError:
+            return False
+
+
+def check_answers(load: Load, stand_in: MetaStandIn) -> None:
+    """Check that each person got an answer to each message, once, in order."""
+    expected = [("service", f"echo: {number}") for number in range(load.each)]
+    transcripts = [phone.transcript() for phone in stand_in.world.phones.values()]
+    assert transcripts == [expected] * load.people
+
+
+async def test_sigterm_under_load_ends_in_time_and_leaves_nothing_leased(tmp_path: Path) -> None:
+    """Exit 0 within the grace; the next start goes on where this one stopped, with nothing to repair."""
+    async with open_service(tmp_path, SHUTDOWN_GRACE=str(GRACE)) as (service, stand_in):
+        stand_in.faults.latency = 0.2
+        load = Load(service, people=20, each=20)
+        async with trio.open_nursery() as nursery:
+            service.start(root("--echo"))
+            await service.wait_ready()
+            nursery.start_soon(load.run)
+            await eventually(lambda: load.acknowledged > 100)
+            service.signal(signal.SIGTERM)
+            assert await service.wait_ended(within=GRACE + 2.0) == 0, service.log()
+            found = left_over(service)
+            assert (found["leased lanes"], found["running jobs"]) == (0, 0)
+            assert found["unsettled messages"] != 0  # it did not stop for want of work
+            on_the_wire = "SELECT count(*) FROM outbox_messages WHERE status IN ('sending', 'in_doubt')"
+            assert service.rows(on_the_wire) == [(0,)]
+            service.start(root("--echo"))
+        await eventually(lambda: left_over(service) == dict.fromkeys(NOTHING_LEFT, 0), within=30.0)
+        check_answers(load, stand_in)
+
+
+async def test_second_signal_ends_at_once(tmp_path: Path) -> None:
+    """Whatever it was waiting for."""
+    async with open_service(tmp_path, SHUTDOWN_GRACE="60") as (service, stand_in):
+        stand_in.faults.latency = 30.0
+        service.start(root("--echo"))
+        await service.wait_ready()
+        async with httpx2.AsyncClient() as client:
+            assert await service.post(webhook("16505551234", "hi", "wamid.1"), client=client) == 200
+        await eventually(lambda: service.rows("SELECT status FROM outbox_messages") == [("sending",)])
+        service.signal(signal.SIGTERM)
+        await eventually(lambda: "draining" in service.log())
+        await trio.sleep(0.5)  # a second one that comes within 0.3 s is an echo of the first
+        assert service.returncode is None
+        service.signal(signal.SIGINT)
+        assert await service.wait_ended(within=2.0) == 128 + signal.SIGINT
+
+
+THROWN = [
+    "store.jobs.claim:before:2",
+    "store.jobs.finish:after:1",
+    "store.mailboxes.claim:before:4",
+    "store.mailboxes.claim:after:2",
+    "store.outbox.claim:after:2",
+    "store.outbox.mark_sending:before:2",
+    "store.outbox.mark_sending:after:2",
+    "store.outbox.record:before:2",
+    "store.outbox.record:after:3",
+    "store.leases.extend:before:1",
+    "store.probe:after:1",
+    "store.recovery.save_report:before:1",
+    "store.recovery.requeue_stale_running_jobs:before:1",
+]
+
+
+@pytest.mark.parametrize("point", THROWN)
+async def test_unexpected_exception_ends_the_process_and_loses_nothing(tmp_path: Path, point: str) -> None:
+    """Non-zero, at once, with the reason in the log; the restart goes on as if nothing had been."""
+    settings = {
+        "DAILY_PROMPT_REMINDER_DELAY": "0.5",
+        "IN_DOUBT_WAIT": "3",
+        "WHATSAPP__SEND_TIMEOUT": "0.5",
+        "LEASE": "1",
+    }
+    async with open_service(tmp_path, **settings) as (service, stand_in):
+        phone = stand_in.world.phone("+16505551234", "Ada")
+        if "extend" in point:
+            stand_in.faults.latency = 0.4  # so that a lease is held when it is time to extend it
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(converse, stand_in, phone)
+            service.start(root("--throw", point))
+            assert await service.wait_ended() == 1, service.log()
+            assert "thrown at" in service.log()
+            stand_in.faults.latency = 0.0
+            service.start()
+        assert phone.transcript() == TRANSCRIPT
+        await eventually(lambda: left_over(service) == dict.fromkeys(NOTHING_LEFT, 0))
