@@ -27,7 +27,7 @@ $(STAMP): pyproject.toml requirements/lock.txt requirements/uv.txt
 	@touch $@
 
 run: $(STAMP) ## start the service and a simulated WhatsApp on SQLite; Ctrl-C ends both
-	@$(BIN)/promptpipe dev
+	@exec $(BIN)/promptpipe dev --with-process $$PPID
 
 test: $(STAMP) ## run all tests
 	@$(BIN)/python -m pytest -n 2 --dist worksteal -q

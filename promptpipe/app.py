@@ -30,7 +30,7 @@ from promptpipe.runtime.lease_keeper import LeaseKeeper
 from promptpipe.runtime.mailbox_runner import MailboxRunner
 from promptpipe.runtime.outbox_sender import OutboxSender
 from promptpipe.runtime.persistence import Persistence
-from promptpipe.runtime.supervisor import Supervisor, stop_at_end_of_input, stop_on_signal
+from promptpipe.runtime.supervisor import Supervisor, stop_on_signal, stop_with_process
 from promptpipe.runtime.wakeups import Wakeups
 from promptpipe.runtime.worker import Worker
 from promptpipe.services.conversations import Conversations
@@ -116,10 +116,10 @@ async def open_components(settings: Settings) -> AsyncIterator[Components]:
         )
 
 
-async def serve(settings: Settings, *, with_stdin: bool = False) -> None:
-    """Run the service until a signal ends it; *with_stdin*, also until standard input ends."""
+async def serve(settings: Settings, *, with_process: int | None = None) -> None:
+    """Run the service until a signal ends it, or the process *with_process* has ended."""
     async with open_components(settings) as components:
-        await run(components, with_stdin=with_stdin)
+        await run(components, with_process=with_process)
 
 
 async def migrate(settings: Settings) -> None:
@@ -128,7 +128,7 @@ async def migrate(settings: Settings) -> None:
         log.info("the schema is up to date", database=settings.database_url)
 
 
-async def run(components: Components, *, with_stdin: bool = False) -> None:
+async def run(components: Components, *, with_process: int | None = None) -> None:
     """Recover, run every part, and drain them at a signal; then give back whatever is still held.
 
     The order matters: repairs, so that no lease of a dead process stands; runners; the server accepts; the service is
@@ -145,8 +145,8 @@ async def run(components: Components, *, with_stdin: bool = False) -> None:
     try:
         async with trio.open_nursery() as nursery:
             await nursery.start(stop_on_signal, supervisor.stop)
-            if with_stdin:
-                await nursery.start(stop_at_end_of_input, supervisor.stop)
+            if with_process is not None:
+                await nursery.start(stop_with_process, with_process, supervisor.stop)
             started_at = components.clock.now()
             repairs = await worker.persistence.until_committed(recovery.repair)
             # Until this service is ready no status can arrive: what waits for one waits on.

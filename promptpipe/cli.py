@@ -38,7 +38,7 @@ cli.add_typer(simulator, name="simulator")
 DatabaseUrl = Annotated[str | None, typer.Option(help=f"Overrides {PREFIX}DATABASE_URL.", metavar="URL")]
 HttpBind = Annotated[str | None, typer.Option(help=f"Overrides {PREFIX}HTTP_BIND.", metavar="HOST:PORT")]
 SimulatorBind = Annotated[str | None, typer.Option(help=f"Overrides {PREFIX}SIMULATOR_BIND.", metavar="HOST:PORT")]
-WithStdin = Annotated[bool, typer.Option("--with-stdin", help="End when standard input ends.", hidden=True)]
+WithProcess = Annotated[int | None, typer.Option(help="End when this process has ended.", metavar="PID", hidden=True)]
 
 log = structlog.get_logger(__name__)
 
@@ -47,14 +47,13 @@ log = structlog.get_logger(__name__)
 def serve(
     database_url: DatabaseUrl = None,
     http_bind: HttpBind = None,
-    *,
-    with_stdin: WithStdin = False,
+    with_process: WithProcess = None,
 ) -> None:
     """Run the service until SIGTERM or SIGINT."""
     settings = _start(database_url=database_url, http_bind=http_bind)
     from promptpipe import app  # noqa: PLC0415  commands that do not serve start faster without it
 
-    _run(partial(app.serve, settings, with_stdin=with_stdin))
+    _run(partial(app.serve, settings, with_process=with_process))
 
 
 @cli.command()
@@ -75,13 +74,13 @@ def config() -> None:
 
 
 @cli.command()
-def dev() -> None:
+def dev(with_process: WithProcess = None) -> None:
     """Run service and simulator together, people enrolled when they first write."""
     settings = _start()
     from promptpipe.dev import run_both  # noqa: PLC0415
 
     tell = partial(typer.secho, fg=typer.colors.GREEN, bold=True, err=True)
-    sys.exit(trio.run(run_both, settings, tell))
+    sys.exit(trio.run(run_both, settings, tell, with_process))
 
 
 @cli.command()
@@ -96,8 +95,7 @@ def simulate(
     bind: SimulatorBind = None,
     http_bind: HttpBind = None,
     webhook_url: Annotated[str | None, typer.Option(help="Where to send webhooks; the service's by default.")] = None,
-    *,
-    with_stdin: WithStdin = False,
+    with_process: WithProcess = None,
 ) -> None:
     """Run a stand-in for Meta."""
     if context.invoked_subcommand is not None:
@@ -105,7 +103,7 @@ def simulate(
     settings = _start(simulator_bind=bind, http_bind=http_bind)
     from promptpipe.simulator.server import serve_simulator  # noqa: PLC0415
 
-    _run(partial(serve_simulator, settings, webhook_url, with_stdin=with_stdin))
+    _run(partial(serve_simulator, settings, webhook_url, with_process=with_process))
 
 
 @simulator.command()

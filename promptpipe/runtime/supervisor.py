@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
@@ -128,14 +127,19 @@ async def stop_on_signal(
             await trio.sleep_forever()
 
 
-async def stop_at_end_of_input(
-    stop: Callable[[], None], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+async def stop_with_process(
+    pid: int, stop: Callable[[], None], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
-    """Call *stop* when standard input ends: whoever started this process holds the other end of a pipe, and is gone."""
+    """Call *stop* when the process *pid* has ended: whoever started this one is gone, however it went."""
     task_status.started()
-    while True:
-        await trio.lowlevel.wait_readable(sys.stdin.fileno())
-        if not os.read(sys.stdin.fileno(), 4096):
-            break
-    log.info("standard input ended")
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        stop()
+        return
+    try:
+        await trio.lowlevel.wait_readable(descriptor)
+    finally:
+        os.close(descriptor)
+    log.info("the process that started this one has ended", pid=pid)
     stop()

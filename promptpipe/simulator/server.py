@@ -13,7 +13,7 @@ import trio
 from promptpipe.config import SIMULATOR_APP_SECRET, is_loopback, split_bind
 from promptpipe.model.errors import SettingsError
 from promptpipe.runtime.clock import SystemClock
-from promptpipe.runtime.supervisor import Supervisor, stop_at_end_of_input, stop_on_signal
+from promptpipe.runtime.supervisor import Supervisor, stop_on_signal, stop_with_process
 from promptpipe.simulator.app import make_simulator_app
 from promptpipe.simulator.meta_stand_in import MetaStandIn
 from promptpipe.simulator.webhooks import Webhooks
@@ -43,8 +43,10 @@ async def open_stand_in(webhook_url: str) -> AsyncIterator[MetaStandIn]:
         nursery.cancel_scope.cancel()
 
 
-async def serve_simulator(settings: Settings, webhook_url: str | None = None, *, with_stdin: bool = False) -> None:
-    """Run the simulator until a signal ends it; *with_stdin*, also until standard input ends.
+async def serve_simulator(
+    settings: Settings, webhook_url: str | None = None, *, with_process: int | None = None
+) -> None:
+    """Run the simulator until a signal ends it, or the process *with_process* has ended.
 
     Without a *webhook_url*, it is the service's of *settings*.
     """
@@ -53,17 +55,17 @@ async def serve_simulator(settings: Settings, webhook_url: str | None = None, *,
     host, port = split_bind(settings.simulator_bind)
     listener = listen(host, port, "PROMPTPIPE_SIMULATOR_BIND")
     try:
-        await _serve(listener, webhook_url or f"http://{settings.http_bind}/webhooks/whatsapp", with_stdin)
+        await _serve(listener, webhook_url or f"http://{settings.http_bind}/webhooks/whatsapp", with_process)
     finally:
         listener.close()
 
 
-async def _serve(listener: socket.socket, webhook_url: str, with_stdin: bool) -> None:  # noqa: FBT001
+async def _serve(listener: socket.socket, webhook_url: str, with_process: int | None) -> None:
     supervisor = Supervisor(grace=0.5)
     async with open_stand_in(webhook_url) as stand_in, trio.open_nursery() as nursery:
         await nursery.start(stop_on_signal, supervisor.stop)
-        if with_stdin:
-            await nursery.start(stop_at_end_of_input, supervisor.stop)
+        if with_process is not None:
+            await nursery.start(stop_with_process, with_process, supervisor.stop)
         server = HttpServer("simulator", make_simulator_app(stand_in), listener, grace=0.5)
         log.info("simulator ready", webhooks=webhook_url)
         await supervisor.run([server], draining=lambda: None)

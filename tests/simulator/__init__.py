@@ -1,0 +1,1 @@
+"""The stand-in for Meta: its protocol, and its faults."""
