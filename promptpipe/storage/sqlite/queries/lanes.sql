@@ -33,9 +33,6 @@ SELECT min(due_at) AS due_at FROM lanes WHERE kind = :kind AND priority = :prior
 -- name: held_lane
 SELECT due_at, pace_at FROM lanes WHERE kind = :kind AND key = :key AND fence = :fence AND leased = 1
 
--- name: lane
-SELECT leased, due_at, pace_at FROM lanes WHERE kind = :kind AND key = :key
-
 -- name: extend_lane
 UPDATE lanes SET due_at = :lease_end WHERE kind = :kind AND key = :key AND fence = :fence AND leased = 1
 

@@ -1,0 +1,111 @@
+"""The repository keeps its own rules: what is documented is true, what is written is used."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from promptpipe.config import PREFIX, flat_names, load_settings
+from promptpipe.storage.sqlite.migrations import known_migrations
+from promptpipe.storage.sqlite.transaction import STATEMENTS
+
+REPOSITORY = Path(__file__).parents[2]
+README = (REPOSITORY / "README.md").read_text()
+MODULES = sorted((REPOSITORY / "promptpipe").rglob("*.py"))
+DOCUMENTS = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
+
+
+def test_every_setting_is_in_the_example_with_its_default(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """And nothing else is; what cannot have a default is commented out."""
+    lines = (REPOSITORY / ".env.example").read_text().splitlines()
+    named = [line.lstrip("#").partition("=")[0] for line in lines if re.match(rf"#?{PREFIX}\w+=", line)]
+    assert sorted(named) == sorted(f"{PREFIX}{name}" for name in flat_names())
+    monkeypatch.chdir(tmp_path)
+    for name in named:
+        monkeypatch.delenv(name, raising=False)
+    defaults = load_settings()
+    (tmp_path / ".env").write_text("\n".join(lines))
+    assert load_settings() == defaults
+
+
+def test_every_package_is_on_the_map() -> None:
+    """A package that the architecture page does not name does not exist."""
+    text = (REPOSITORY / "docs" / "architecture.md").read_text()
+    packages = {
+        ".".join(module.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__")
+        for module in MODULES
+        if module.name == "__init__.py" or module.parent.name == "promptpipe"
+    }
+    packages -= {"promptpipe", "promptpipe.storage.sqlite.migrations"}
+    assert [package for package in sorted(packages) if f"`{package}`" not in text] == []
+
+
+def test_every_statement_is_used_and_every_name_used_is_one() -> None:
+    """No SQL that nobody runs."""
+    code = "\n".join(module.read_text() for module in MODULES if "sqlite" in module.parts)
+    assert [name for name in STATEMENTS if f'"{name}"' not in code] == []
+    calls = re.findall(r'tx\.(?:run|one|all|the)\(\s*"(\w+)"', code)
+    assert set(calls) <= set(STATEMENTS)
+
+
+def test_migrations_are_numbered_without_gaps() -> None:
+    """One, two, three, and so on."""
+    numbers = [migration.number for migration in known_migrations()]
+    assert numbers == list(range(1, len(numbers) + 1))
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda path: str(path.relative_to(REPOSITORY)))
+def test_modules_stay_short(module: Path) -> None:
+    """What does not fit into 400 lines is two things."""
+    assert len(module.read_text().splitlines()) <= 400
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(REPOSITORY)))
+def test_links_lead_somewhere(document: Path) -> None:
+    """Every relative link is to a file."""
+    links = re.findall(r"\]\(([^)#]+)\)", document.read_text())
+    broken = [link for link in links if "://" not in link and not (document.parent / link).exists()]
+    assert broken == []
+
+
+def test_every_decision_is_in_the_index() -> None:
+    """In order, by its title."""
+    folder = REPOSITORY / "docs" / "adr"
+    index = (folder / "README.md").read_text()
+    records = sorted(path for path in folder.glob("0*.md"))
+    assert [int(path.name[:4]) for path in records] == list(range(1, len(records) + 1))
+    for path in records:
+        number, title = path.read_text().splitlines()[0].removeprefix("# ").split(". ", 1)
+        assert f"- [{int(number):04} {title}]({path.name})" in index
+
+
+def readme_commands() -> list[str]:
+    """Return the commands in the README's indented blocks."""
+    lines = re.findall(r"^    (\S.*)$", README, re.MULTILINE)
+    return [re.split(r"\s{3,}", line)[0] for line in lines]
+
+
+@pytest.mark.parametrize(
+    "command", [line for line in readme_commands() if "promptpipe " in line and "pkill" not in line]
+)
+def test_commands_of_the_readme_exist(command: str) -> None:
+    """Asked for help, each with its options is understood."""
+    arguments = command.removeprefix(".venv/bin/promptpipe ").split()
+    ended = subprocess.run(
+        [sys.executable, "-m", "promptpipe", *arguments, "--help"], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+
+
+@pytest.mark.parametrize("command", [line for line in readme_commands() if "make " in line])
+def test_targets_of_the_readme_exist(command: str) -> None:
+    """`make help` shows them, and settings before them are real ones."""
+    *settings, _, target = command.split()
+    shown = subprocess.run(["make", "help"], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout  # noqa: S607
+    assert re.search(rf"make {target}\s", shown)
+    for setting in settings:
+        assert setting.partition("=")[0].removeprefix(PREFIX) in set(flat_names())

@@ -1,0 +1,74 @@
+"""Every hot statement uses the index that was made for it, however many rows there are."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from typing import TYPE_CHECKING
+
+import pytest
+
+from promptpipe.storage.sqlite.migrations import migrate
+from promptpipe.storage.sqlite.transaction import STATEMENTS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+HOT = {
+    # statement: the index, and how much of it narrows the search
+    "due_lanes": "lanes_due (kind=? AND priority=? AND due_at<?)",
+    "due_suspect_lane": "lanes_due (kind=? AND priority=? AND due_at<?)",
+    "next_due_lane": "lanes_due (kind=? AND priority=? AND due_at>?)",
+    "lease_lanes": "PRIMARY KEY (kind=? AND key=?)",
+    "held_lane": "PRIMARY KEY (kind=? AND key=?)",
+    "extend_lane": "PRIMARY KEY (kind=? AND key=?)",
+    "keep_lane": "PRIMARY KEY (kind=? AND key=?)",
+    "release_lane": "PRIMARY KEY (kind=? AND key=?)",
+    "set_lane_due": "PRIMARY KEY (kind=? AND key=?)",
+    "lanes_of_worker": "lanes_worker (worker=?)",
+    "due_jobs": "jobs_due (queue=? AND priority=? AND due_at<?)",
+    "due_suspect_job": "jobs_due (queue=? AND priority=? AND due_at<?)",
+    "next_due_job": "jobs_due (queue=? AND priority=? AND due_at>?)",
+    "lease_jobs": "sqlite_autoindex_jobs_1 (id=?)",
+    "held_job": "sqlite_autoindex_jobs_1 (id=?)",
+    "extend_job": "sqlite_autoindex_jobs_1 (id=?)",
+    "job_by_key": "jobs_dedupe (dedupe_key=?)",
+    "jobs_of_worker": "jobs_worker (worker=?)",
+    "head_event": "mailbox_events_order (participant_id=? AND seq>?)",
+    "hand_out_event": "sqlite_autoindex_mailbox_events_1 (id=?)",
+    "delete_event": "sqlite_autoindex_mailbox_events_1 (id=?)",
+    "waiting_timer_by_key": "mailbox_events_dedupe (dedupe_key=?)",
+    "head_message": "outbox_messages_order (lane_key=? AND seq>?)",
+    "message_by_key": "outbox_messages_dedupe (dedupe_key=?)",
+    "postponed_messages": "outbox_messages_not_before (not_before<?)",
+    "next_postponed": "outbox_messages_not_before (not_before>?)",
+    "attempt": "PRIMARY KEY (message_id=? AND n=?)",
+    "attempt_by_provider_id": "outbox_attempts_provider (channel=? AND provider_id=?)",
+    "restart_doubts": "outbox_messages_in_doubt (doubt_until>?)",
+    "owner_of_address": "PRIMARY KEY (channel=? AND address=?)",
+    "addresses_of": "participant_addresses_owner (participant_id=?)",
+    "flow_states_of": "sqlite_autoindex_flow_states_1 (participant_id=?)",
+    "change_flow_state": "sqlite_autoindex_flow_states_1 (participant_id=? AND flow_type=?)",
+    "hooks_of": "PRIMARY KEY (participant_id=?)",
+}
+
+
+@pytest.fixture
+def connection(tmp_path: Path) -> Iterator[sqlite3.Connection]:
+    """Give an empty database: without statistics, a plan does not depend on the rows."""
+    opened = sqlite3.connect(tmp_path / "plans.db", isolation_level=None)
+    migrate(opened, 0)
+    yield opened
+    opened.close()
+
+
+@pytest.mark.parametrize("name", HOT)
+def test_hot_statement_searches_its_index(connection: sqlite3.Connection, name: str) -> None:
+    """No scan of a table of ours."""
+    sql = STATEMENTS[name]
+    values = dict.fromkeys(re.findall(r":(\w+)", sql), "1")
+    plan = [str(row[3]) for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}", values)]
+    [ours] = [step for step in plan if "json_each" not in step and step.startswith(("SEARCH", "SCAN"))]
+    assert ours.startswith("SEARCH"), plan
+    assert ours.endswith(HOT[name]), plan
