@@ -215,7 +215,8 @@ def _worker(components: Components, readiness: Readiness) -> Worker:
 
 def _parts(components: Components, worker: Worker, readiness: Readiness, listener: socket.socket) -> list[Part]:
     settings, store = components.settings, components.store
-    conversations = Conversations(FlowRegistry(components.flows), components.clock, components.new_id)
+    flows = FlowRegistry(components.flows)
+    conversations = Conversations(flows, components.clock, components.new_id)
     enrollment = None
     if settings.auto_enroll:
         flow = components.flows[0]
@@ -225,7 +226,7 @@ def _parts(components: Components, worker: Worker, readiness: Readiness, listene
         for name, channel in components.channels.items()
     }
     return [
-        JobRunner(store.jobs, components.job_handlers, worker, slots=settings.job_concurrency),
+        JobRunner(store.jobs, components.job_handlers, flows.job_kinds, worker, slots=settings.job_concurrency),
         MailboxRunner(store.mailboxes, conversations.decide, worker, slots=settings.mailbox_concurrency),
         OutboxSender(store.outbox, components.channels, worker, slots=settings.outbox_concurrency),
         HttpServer("HTTP server", make_app(inbound, readiness), listener, grace=settings.shutdown_grace),

@@ -12,15 +12,17 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
+from dotenv import dotenv_values
 from pydantic import AfterValidator, BaseModel, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from promptpipe.model.errors import SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator
 
 PREFIX = "PROMPTPIPE_"
+ENV_FILE = ".env"
 
 # What `promptpipe simulator` and a service on the simulator channel have in common. Public, so refused beyond loopback.
 SIMULATOR_PHONE_NUMBER_ID = "106540352242922"
@@ -90,7 +92,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
         env_nested_delimiter="__",
-        env_file=".env",
+        env_file=ENV_FILE,
         env_file_encoding="utf-8",
         extra="ignore",
         hide_input_in_errors=True,
@@ -151,8 +153,13 @@ def load_settings(**flags: object) -> Settings:
     return settings
 
 
-def unknown_settings(environment: Mapping[str, str] = os.environ) -> Iterator[tuple[str, str | None]]:
-    """Yield names in *environment* that look like settings and are none, each with the nearest real name."""
+def unknown_settings(environment: Iterable[str] | None = None) -> Iterator[tuple[str, str | None]]:
+    """Yield names in the *environment* that look like settings and are none, each with the nearest real name.
+
+    By default, that is the process's environment and the `.env` file.
+    """
+    if environment is None:
+        environment = [*os.environ, *dotenv_values(ENV_FILE)]
     known = list(flat_names())
     for name in environment:
         bare = name.upper().removeprefix(PREFIX)

@@ -22,6 +22,11 @@ class FlowRegistry:
         self._by_handler = {flow.handler_type: flow for flow in self._by_type.values()}
         self._by_job_kind = {kind: flow for flow in self._by_type.values() for kind in flow.job_kinds}
 
+    @property
+    def job_kinds(self) -> frozenset[str]:
+        """The kinds of timers that some flow has."""
+        return frozenset(self._by_job_kind)
+
     def for_type(self, flow_type: str) -> Flow:
         """Return the flow of a type; raise `NoHandlerError`."""
         try:

@@ -9,6 +9,12 @@ from __future__ import annotations
 from typing import ClassVar
 
 
+def described(error: BaseException) -> str:
+    """Return an error in one line: its type, and its text if it has one."""
+    name, text = type(error).__name__, str(error)
+    return f"{name}: {text}" if text else name
+
+
 class PromptPipeError(Exception):
     """Base of all errors that callers are meant to handle."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from promptpipe.model.errors import described
 from promptpipe.model.recovery import MAX_FAILURES_KEPT
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class Tally:
         """Count a failure, and keep its reason if not too many are kept already."""
         self.failed += 1
         if len(self.failures) < MAX_FAILURES_KEPT:
-            self.failures.append((what, f"{type(error).__name__}: {error}"))
+            self.failures.append((what, described(error)))
 
 
 class Recoverable(Protocol):

@@ -15,7 +15,7 @@ from promptpipe.model.retry import JOB_BACKOFF
 from promptpipe.runtime.claim_loop import ClaimLoop
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Collection, Mapping
 
     from promptpipe.model.jobs import Job, LeasedJob, Outcome
     from promptpipe.ports.store import JobStore
@@ -35,7 +35,7 @@ log = structlog.get_logger(__name__)
 
 
 class JobRunner:
-    """Runs due jobs, up to *slots* at a time."""
+    """Runs due jobs, up to *slots* at a time: participants' timers of *timer_kinds*, others by their handlers."""
 
     name = "job runner"
 
@@ -43,12 +43,14 @@ class JobRunner:
         self,
         store: JobStore,
         handlers: Mapping[str, JobHandler],
+        timer_kinds: Collection[str],
         worker: Worker,
         *,
         slots: int,
     ) -> None:
         self._store = store
         self._handlers = handlers
+        self._timer_kinds = timer_kinds
         self._worker = worker
         self._keeper = worker.keeper
         self._persistence = worker.persistence
@@ -74,10 +76,10 @@ class JobRunner:
         await self._finish(await self._outcome(leased.job), hold)
 
     async def _outcome(self, job: Job) -> Outcome:
-        if job.participant_id is not None:
+        if job.participant_id is not None and job.kind in self._timer_kinds:
             return Fire()
         handler = self._handlers.get(job.kind)
-        if handler is None:
+        if handler is None or job.participant_id is not None:
             log.warning("job of unknown kind", job=job.id, kind=job.kind)
             return Snooze(UNKNOWN_KIND_SNOOZE)
         try:

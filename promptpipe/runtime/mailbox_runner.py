@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import structlog
 import trio
 
-from promptpipe.model.errors import LeaseLostError, VersionConflictError
+from promptpipe.model.errors import LeaseLostError, VersionConflictError, described
 from promptpipe.model.leases import Work
 from promptpipe.model.retry import MAILBOX_BACKOFF, MAILBOX_BLOCK_LIMIT
 from promptpipe.runtime.claim_loop import ClaimLoop
@@ -71,7 +71,8 @@ class MailboxRunner:
         """Handle one event and return the next of the same mailbox; None when the mailbox was released."""
         began = self._worker.clock.boottime()
         try:
-            decision = await self._decide(delivery)
+            with trio.fail_after(max(0.0, MAILBOX_BLOCK_LIMIT - delivery.event.blocked)):
+                decision = await self._decide(delivery)
             return await self._persistence.until_committed(partial(self._commit, delivery, decision, hold, last=last))
         except LeaseLostError:
             raise
@@ -99,7 +100,7 @@ class MailboxRunner:
                 self._store.retry,
                 delivery.lease,
                 event.id,
-                error=f"{type(error).__name__}: {error}",
+                error=described(error),
                 delay=delay,
                 blocked=took + delay,
                 limit=MAILBOX_BLOCK_LIMIT,

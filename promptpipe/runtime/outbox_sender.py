@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import structlog
 import trio
 
-from promptpipe.model.errors import LeaseLostError, StoreUnavailableError
+from promptpipe.model.errors import LeaseLostError, StoreUnavailableError, described
 from promptpipe.model.leases import Work
 from promptpipe.model.messages import Departure, SendResult, Verdict
 from promptpipe.model.sending import settle
@@ -101,7 +101,7 @@ class OutboxSender:
             return await channel.send(order, departure)
         except Exception as error:  # a channel's defect must not become a blind resend
             log.exception("channel failed", message=order.message.id, channel=channel.name)
-            return SendResult(verdict=Verdict.DOUBTFUL, error=f"{type(error).__name__}: {error}")
+            return SendResult(verdict=Verdict.DOUBTFUL, error=described(error))
 
     async def _record(self, order: SendOrder, result: SendResult, *, last: bool) -> SendOrder | None:
         settlement = settle(result, order.attempt, self._worker.random)

@@ -11,6 +11,7 @@ import structlog
 import trio
 
 from promptpipe.channels.whatsapp import signature
+from promptpipe.model.errors import described
 from promptpipe.model.retry import Backoff
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class Webhooks:
                     return
                 reason = f"HTTP {response.status_code}"
             except httpx2.RequestError as error:
-                reason = f"{type(error).__name__}: {error}"
+                reason = described(error)
             if attempt == 1:
                 log.warning("webhook not taken, will be repeated", url=self._url, reason=reason)
             await trio.sleep(RETRY.delay(attempt, self._random))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from promptpipe.model.errors import FailJobError, SnoozeJobError
-from promptpipe.model.ids import JobId, WorkerId
+from promptpipe.model.ids import JobId, ParticipantId, WorkerId
 from promptpipe.model.jobs import JobStatus, NewJob, OnConflict
 from promptpipe.model.leases import Claim
 from tests.support.runtime import open_runtime, running
@@ -113,6 +113,18 @@ async def test_unknown_kind_waits_for_who_knows_it(tmp_path: Path, autojump_cloc
         await trio.sleep(605)
         job = await runtime.store.jobs.get(job_id)
         assert (job.status, job.attempt) == (JobStatus.QUEUED, 0)
+
+
+async def test_timer_of_an_unknown_kind_waits_too(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """It does not fire into a mailbox where no flow could make anything of it."""
+    async with open_runtime(tmp_path) as runtime, running(runtime):
+        await runtime.hear("hello")
+        await trio.sleep(1)
+        [(person,)] = runtime.rows("SELECT id FROM conversation_participants")
+        known = await enqueue(runtime, kind="tick", participant_id=ParticipantId(str(person)))
+        unknown = await enqueue(runtime, kind="from_the_future", participant_id=ParticipantId(str(person)))
+        await trio.sleep(1)
+        assert [await status(runtime, job_id) for job_id in (known, unknown)] == [JobStatus.DONE, JobStatus.QUEUED]
 
 
 async def test_work_longer_than_its_lease_keeps_it(tmp_path: Path, autojump_clock: MockClock) -> None:

@@ -64,6 +64,23 @@ async def test_failing_event_is_tried_again_then_set_aside(tmp_path: Path, autoj
         assert runtime.rows("SELECT last_error FROM mailbox_events WHERE seq IS NULL") == [("ValueError: boom",)]
 
 
+async def test_flow_that_does_not_come_back_holds_nobody_up_for_ever(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """Two minutes are all that one event may take of its conversation, in one go or in many."""
+
+    class Stuck(EchoFlow):
+        async def handle(self, event: Event, state: FlowState, context: FlowContext) -> Decision:
+            assert isinstance(event, Replied)
+            if event.text == "trouble":
+                await trio.sleep_forever()
+            return await super().handle(event, state, context)
+
+    async with open_runtime(tmp_path, flows=[Stuck()]) as runtime, running(runtime):
+        await runtime.hear("trouble", "after")
+        await trio.sleep(121)
+        assert runtime.channel.texts == ["echo: after"]
+        assert runtime.rows("SELECT last_error FROM mailbox_events WHERE seq IS NULL") == [("TooSlowError",)]
+
+
 async def test_event_that_fails_once_is_not_lost(tmp_path: Path, autojump_clock: MockClock) -> None:
     """A passing failure delays an answer, no more; order is kept."""
     failures = iter([fail])

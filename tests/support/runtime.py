@@ -189,7 +189,8 @@ async def open_runtime(
             random=chance.random,
         )
         used = channel or FakeChannel()
-        conversations = Conversations(FlowRegistry(flows or [EchoFlow()]), clock, new_id)
+        registry = FlowRegistry(flows or [EchoFlow()])
+        conversations = Conversations(registry, clock, new_id)
         yield Runtime(
             store=store,
             database=folder / "test.db",
@@ -201,7 +202,7 @@ async def open_runtime(
             worker=worker,
             supervisor=Supervisor(grace=grace),
             parts=[
-                JobRunner(store.jobs, handlers or {}, worker, slots=slots),
+                JobRunner(store.jobs, handlers or {}, registry.job_kinds, worker, slots=slots),
                 MailboxRunner(store.mailboxes, conversations.decide, worker, slots=slots),
                 OutboxSender(store.outbox, {used.name: used}, worker, slots=slots),  # type: ignore[dict-item]
             ],

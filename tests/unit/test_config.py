@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import os
+from typing import TYPE_CHECKING
 
 import pytest
 
 from promptpipe.config import PREFIX, ChannelName, flat_names, load_settings, unknown_settings
 from promptpipe.model.errors import SettingsError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 WHATSAPP = {
     "CHANNEL": "whatsapp",
@@ -17,15 +20,6 @@ WHATSAPP = {
     "WHATSAPP__APP_SECRET": "our-secret",
     "WHATSAPP__VERIFY_TOKEN": "our-verify-token",
 }
-
-
-@pytest.fixture(autouse=True)
-def no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
-    """Start from nothing: no variables, no `.env`."""
-    for name in os.environ:
-        if name.startswith(PREFIX):
-            monkeypatch.delenv(name)
-    monkeypatch.chdir(str(tmp_path))
 
 
 def set_all(monkeypatch: pytest.MonkeyPatch, settings: dict[str, str]) -> None:
@@ -113,6 +107,12 @@ def test_flags_win_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv(f"{PREFIX}HTTP_BIND", "127.0.0.1:1")
     assert load_settings(http_bind=None).http_bind == "127.0.0.1:1"
     assert load_settings(http_bind="127.0.0.1:2").http_bind == "127.0.0.1:2"
+
+
+def test_unknown_settings_in_the_file_are_found(tmp_path: Path) -> None:
+    """That is where people write them."""
+    (tmp_path / ".env").write_text(f"{PREFIX}AUTOENROLL=true\n")
+    assert (f"{PREFIX}AUTOENROLL", f"{PREFIX}AUTO_ENROLL") in list(unknown_settings())
 
 
 def test_unknown_settings_are_found_with_the_likely_name() -> None:

@@ -15,7 +15,7 @@ import trio
 from promptpipe.channels.whatsapp import signature
 from promptpipe.channels.whatsapp.errors import refusal
 from promptpipe.channels.whatsapp.parse import CHANNEL, MAX_ID, parse
-from promptpipe.model.errors import SignatureError, VerificationError
+from promptpipe.model.errors import SignatureError, VerificationError, described
 from promptpipe.model.messages import SendResult, Text, Verdict
 from promptpipe.model.participants import AddressKind
 
@@ -105,7 +105,7 @@ class WhatsAppChannel:
                     return _result(response.status_code, await _read(response))
         except (httpx2.RequestError, trio.TooSlowError) as error:
             verdict = Verdict.DOUBTFUL if departure.left else Verdict.UNSENT
-            return SendResult(verdict=verdict, error=f"{type(error).__name__}: {error}".rstrip(": "))
+            return SendResult(verdict=verdict, error=described(error))
 
 
 def _request(order: SendOrder) -> dict[str, object]:

@@ -179,22 +179,17 @@ def end(tx: Transaction, row: sqlite3.Row, status: JobStatus, failure: JobFailur
 
 
 def _claim(tx: Transaction, request: Claim) -> Claimed[LeasedJob]:
-    wanted = {
-        "now": tx.now,
-        "held": json.dumps(list(request.held)),
-        "suspect_from": SUSPECT_FROM,
-    }
+    wanted = {"now": tx.now, "held": json.dumps(list(request.held)), "suspect_from": SUSPECT_FROM}
+    levels = [{"queue": queue, "priority": priority} for queue in request.queues for priority in PRIORITIES]
     due: list[sqlite3.Row] = []
+    for level in levels:
+        if (room := request.limit - len(due)) > 0:
+            due += tx.all("due_jobs", limit=room, **level, **wanted)
     suspects: list[sqlite3.Row] = []
-    for queue in request.queues:
-        for priority in PRIORITIES:
-            level = {"queue": queue, "priority": priority} | wanted
-            if (room := request.limit - len(due)) > 0:
-                due += tx.all("due_jobs", limit=room, **level)
-            if request.suspect and not suspects:
-                suspects = tx.all("due_suspect_job", **level)
-    if len(due) >= request.limit:
-        suspects = []
+    if request.suspect and len(due) < request.limit:
+        # Only now: what is due beside those found are suspects alone, so that looking for one scans nothing else.
+        found = (tx.one("due_suspect_job", **level, **wanted) for level in levels)
+        suspects = [row for row in found if row is not None][:1]
     ids, suspect_ids = _fit_to_run(tx, due), _fit_to_run(tx, suspects)
     leased = _lease(tx, ids + suspect_ids, request) if ids or suspect_ids else []
     some_ended = len(leased) < len(due) + len(suspects)
