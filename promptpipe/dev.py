@@ -14,7 +14,7 @@ from promptpipe.config import split_bind
 from promptpipe.runtime.supervisor import stop_on_signal, stop_with_process
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from promptpipe.config import Settings
 
@@ -29,7 +29,9 @@ async def run_both(settings: Settings, tell: Callable[[str], None], with_process
     what this system is for. Any other unexpected end ends both. The children live in sessions of their own, so that
     Ctrl-C reaches them by way of this process alone, and end by themselves when it is gone.
     """
-    pair = _Pair(tell)
+    # A newcomer's first message is to be answered, unless somebody decided otherwise.
+    chosen = {} if "auto_enroll" in settings.model_fields_set else {"PROMPTPIPE_AUTO_ENROLL": "true"}
+    pair = _Pair(tell, {**os.environ, **chosen})
     async with trio.open_nursery() as nursery:
         await nursery.start(stop_on_signal, pair.stopping.set)
         if with_process is not None:
@@ -45,8 +47,9 @@ async def run_both(settings: Settings, tell: Callable[[str], None], with_process
 class _Child:
     """One of the two processes, and the event of its last end."""
 
-    def __init__(self, command: str) -> None:
+    def __init__(self, command: str, environment: Mapping[str, str]) -> None:
         self.command = command
+        self._environment = environment
         self.process: trio.Process | None = None
         self.ended = trio.Event()
 
@@ -56,7 +59,7 @@ class _Child:
             [sys.executable, "-m", "promptpipe", self.command, "--with-process", str(os.getpid())],
             stdin=subprocess.DEVNULL,
             start_new_session=True,
-            env={"PROMPTPIPE_AUTO_ENROLL": "true", **os.environ},
+            env=self._environment,
         )
         return await self.process.wait()
 
@@ -68,10 +71,10 @@ class _Child:
 
 
 class _Pair:
-    def __init__(self, tell: Callable[[str], None]) -> None:
+    def __init__(self, tell: Callable[[str], None], environment: Mapping[str, str]) -> None:
         self._tell = tell
-        self._service = _Child("serve")
-        self._simulator = _Child("simulator")
+        self._service = _Child("serve", environment)
+        self._simulator = _Child("simulator", environment)
         self.stopping = trio.Event()
         self.exit_code = 0
 

@@ -198,6 +198,19 @@ async def test_event_that_kills_its_process_goes_aside(db: Database) -> None:
     assert text_of(suspect) == "two"
 
 
+async def test_orderly_end_of_an_event_clears_the_suspicion(db: Database) -> None:
+    """A crash before it and a crash after it are not two in a row."""
+    await tell(db, "one", "two")
+    await claim_one(db)
+    await db.restart()
+    await db.repair()
+    await db.store.mailboxes.decide(await claim_one(db), Decision(), next_within=LEASE_SECONDS)
+    await db.restart()
+    await db.repair()
+    [delivery] = (await db.store.mailboxes.claim(db.claim(suspect=False))).items
+    assert text_of(delivery) == "two"
+
+
 async def test_mailbox_of_a_vanished_worker_is_due_at_once(db: Database) -> None:
     """A new process does not wait for a dead one's lease, and counts the attempt."""
     await tell(db, "hi")

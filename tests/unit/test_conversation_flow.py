@@ -175,6 +175,12 @@ async def test_old_message_is_remembered_but_not_answered() -> None:
     assert await conversation.hear("stretch", said_at=NOW - timedelta(hours=24)) != []
 
 
+async def test_no_greatest_age_answers_everything() -> None:
+    """Zero turns the limit off."""
+    conversation = Conversation(max_reply_age=timedelta(0))
+    assert await conversation.hear("hi", said_at=NOW - timedelta(days=300)) != []
+
+
 # ---------------------------------------------------------------- the reminder
 
 

@@ -38,7 +38,7 @@ WORDED = frozenset({"text", "button", "interactive"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConversationSettings:
-    """How long the flow waits. A reminder after 0 is off."""
+    """How long the flow waits. A reminder after 0 is off; a greatest age of 0 is none."""
 
     reminder_delay: timedelta = timedelta(hours=5)
     max_reply_age: timedelta = timedelta(hours=24)
@@ -111,7 +111,8 @@ class _Turn:
         is_first = not self.state.history
         self.state = self.state.heard(event.text, event.said_at)
         self._note_response()
-        if self.context.now - event.said_at > self.settings.max_reply_age:
+        max_age = self.settings.max_reply_age
+        if max_age and self.context.now - event.said_at > max_age:
             return
         if is_first:
             self._answer(script.greeting(self.context.participant.name))

@@ -11,28 +11,22 @@ from promptpipe.storage.sqlite import jobs, messages, participants
 from promptpipe.storage.sqlite.values import to_json
 
 if TYPE_CHECKING:
-    from promptpipe.model.decisions import Decision
+    from collections.abc import Sequence
+
+    from promptpipe.model.decisions import Decision, Say, StateChange
     from promptpipe.model.ids import ParticipantId
+    from promptpipe.storage.sqlite.messages import Placed
     from promptpipe.storage.sqlite.transaction import Transaction
 
 
 def apply(tx: Transaction, participant_id: ParticipantId, decision: Decision) -> None:
-    """Apply *decision* for a participant whose mailbox the caller holds; raise `VersionConflictError`."""
+    """Apply *decision* for a participant whose mailbox the caller holds; raise `VersionConflictError`.
+
+    First the lanes, then the flow state, then jobs, then messages.
+    """
+    placed = _placed(tx, participant_id, decision.say)
     if decision.state is not None:
-        changed = tx.run(
-            "change_flow_state",
-            participant_id=participant_id,
-            flow_type=decision.state.flow_type,
-            current_state=decision.state.current_state,
-            state_data=to_json(decision.state.data),
-            from_version=decision.state.from_version,
-            now=tx.now,
-        )
-        if not changed:
-            raise VersionConflictError(
-                f"the {decision.state.flow_type} state of {participant_id} is no longer"
-                f" version {decision.state.from_version}"
-            )
+        _change_state(tx, participant_id, decision.state)
     for key in decision.cancel:
         jobs.cancel_timer(tx, participant_id, key)
     for wake in decision.wake:
@@ -47,10 +41,19 @@ def apply(tx: Transaction, participant_id: ParticipantId, decision: Decision) ->
             participant_id=participant_id,
         )
         jobs.enqueue(tx, new_job)
-    if decision.say:
-        channel = participants.get(tx, participant_id).channel
-        for say in decision.say:
-            new_message = NewMessage(
+    for message in placed:
+        messages.insert(tx, message)
+
+
+def _placed(tx: Transaction, participant_id: ParticipantId, said: Sequence[Say]) -> list[Placed]:
+    """Take places in the participant's lane for what the decision says, on the channel where they wrote last."""
+    if not said:
+        return []
+    channel = participants.get(tx, participant_id).channel
+    return [
+        messages.place(
+            tx,
+            NewMessage(
                 id=say.id,
                 participant_id=participant_id,
                 channel=channel,
@@ -58,5 +61,23 @@ def apply(tx: Transaction, participant_id: ParticipantId, decision: Decision) ->
                 message_class=say.message_class,
                 flow_type=say.awaited_by,
                 expires_at=say.expires_at,
-            )
-            messages.enqueue(tx, new_message)
+            ),
+        )
+        for say in said
+    ]
+
+
+def _change_state(tx: Transaction, participant_id: ParticipantId, change: StateChange) -> None:
+    changed = tx.run(
+        "change_flow_state",
+        participant_id=participant_id,
+        flow_type=change.flow_type,
+        current_state=change.current_state,
+        state_data=to_json(change.data),
+        from_version=change.from_version,
+        now=tx.now,
+    )
+    if not changed:
+        raise VersionConflictError(
+            f"the {change.flow_type} state of {participant_id} is no longer version {change.from_version}"
+        )

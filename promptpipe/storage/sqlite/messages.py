@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -46,35 +47,63 @@ def lane_key(participant_id: str, channel: str, message_class: MessageClass) -> 
     return f"{participant_id}/{channel}/{message_class.value}"
 
 
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A message with its address, and its place in its lane; without a place, it is canceled from the start."""
+
+    new: NewMessage
+    address: Address
+    lane_key: str
+    seq: int | None
+
+
 def enqueue(tx: Transaction, new: NewMessage) -> tuple[OutboxMessage, bool]:
-    """See `OutboxStore.enqueue`. A message to someone who has withdrawn is canceled from the start."""
+    """See `OutboxStore.enqueue`."""
     if new.dedupe_key is not None:
         existing = tx.one("message_by_key", dedupe_key=new.dedupe_key)
         if existing is not None:
             if existing["created_at"] > tx.now - span(DEDUPE_DAYS.total_seconds()):
                 return as_message(existing), False
             tx.run("forget_key", id=existing["id"])
+    insert(tx, place(tx, new))
+    return as_message(row(tx, new.id)), True
+
+
+def place(tx: Transaction, new: NewMessage) -> Placed:
+    """Take a place for a message in its recipient's lane; none for someone who has withdrawn.
+
+    Raise `NotFoundError` when there is no such participant, or none with an address on the channel. `insert` must
+    follow in the same transaction; between the two, what comes after lanes in the order of locks may be locked.
+    """
     person = participants.get(tx, new.participant_id)
     there = [address for address in person.addresses if address.channel == new.channel]
     if not there:
         raise NotFoundError(f"participant {new.participant_id} has no address on {new.channel}")
     # A phone number before a user id: every account can be reached by it.
     address = min(there, key=lambda item: item.kind is AddressKind.USER_ID)
-    withdrawn = person.status is ParticipantStatus.WITHDRAWN
     key = lane_key(new.participant_id, new.channel, new.message_class)
+    if person.status is ParticipantStatus.WITHDRAWN:
+        return Placed(new, address, key, None)
+    return Placed(new, address, key, lanes.append(tx, Work.OUTBOX, key, new.message_class.priority))
+
+
+def insert(tx: Transaction, placed: Placed) -> None:
+    """Put a message into the place that was taken for it."""
+    new = placed.new
+    status = MessageStatus.CANCELED if placed.seq is None else MessageStatus.QUEUED
     tx.run(
         "insert_message",
         id=new.id,
         participant_id=new.participant_id,
         channel=new.channel,
-        recipient=address.value,
-        recipient_kind=address.kind.value,
+        recipient=placed.address.value,
+        recipient_kind=placed.address.kind.value,
         **{"class": new.message_class.value},
-        lane_key=key,
-        seq=None if withdrawn else lanes.append(tx, Work.OUTBOX, key, new.message_class.priority),
+        lane_key=placed.lane_key,
+        seq=placed.seq,
         kind="text",
         body=to_json({"body": new.content.body}),
-        status=(MessageStatus.CANCELED if withdrawn else MessageStatus.QUEUED).value,
+        status=status.value,
         max_attempts=DEFAULT_MAX_ATTEMPTS,
         dedupe_key=new.dedupe_key,
         flow_type=new.flow_type,
@@ -82,7 +111,6 @@ def enqueue(tx: Transaction, new: NewMessage) -> tuple[OutboxMessage, bool]:
         in_doubt_policy=None if new.in_doubt_policy is None else new.in_doubt_policy.value,
         now=tx.now,
     )
-    return as_message(row(tx, new.id)), True
 
 
 def row(tx: Transaction, message_id: str) -> sqlite3.Row:
