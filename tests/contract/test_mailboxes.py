@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from promptpipe.model.decisions import Decision, Say, StateChange, Wake
+from promptpipe.model.decisions import Decision, Hook, Say, StateChange, Wake
 from promptpipe.model.errors import LeaseLostError, NotFoundError, VersionConflictError
 from promptpipe.model.events import Replied
 from promptpipe.model.ids import JobId, MessageId, ParticipantId
@@ -185,6 +185,14 @@ async def test_event_that_blocks_too_long_goes_aside(db: Database) -> None:
     assert db.rows("SELECT last_error, attempt FROM mailbox_events WHERE seq IS NULL") == [("boom", 3)]
 
 
+async def test_event_that_fails_too_often_goes_aside(db: Database) -> None:
+    """However quickly it fails."""
+    await tell(db, "poison", "two")
+    db.change("UPDATE mailbox_events SET max_attempts = 2")
+    assert [await retry(db, await claim_one(db), delay=0.0, blocked=0.0) for _ in range(2)] == [False, True]
+    assert text_of(await claim_one(db)) == "two"
+
+
 async def test_event_that_kills_its_process_goes_aside(db: Database) -> None:
     """Attempts count when handed out; once they are used up, the next event has its turn."""
     await tell(db, "killer", "two")
@@ -209,6 +217,19 @@ async def test_orderly_end_of_an_event_clears_the_suspicion(db: Database) -> Non
     await db.repair()
     [delivery] = (await db.store.mailboxes.claim(db.claim(suspect=False))).items
     assert text_of(delivery) == "two"
+
+
+async def test_orderly_failure_clears_the_suspicion(db: Database) -> None:
+    """An event that fails with a word between two crashes is no killer."""
+    await tell(db, "one")
+    await claim_one(db)
+    await db.restart()
+    await db.repair()
+    await retry(db, await claim_one(db), delay=0.0)
+    await claim_one(db)
+    await db.restart()
+    await db.repair()
+    assert len((await db.store.mailboxes.claim(db.claim(suspect=False))).items) == 1
 
 
 async def test_mailbox_of_a_vanished_worker_is_due_at_once(db: Database) -> None:
@@ -316,6 +337,17 @@ async def test_wake_replaces_the_timer_with_the_same_key(db: Database) -> None:
     assert db.rows("SELECT id FROM jobs") == [(wake.id,)]
 
 
+async def test_timer_event_that_was_set_aside_keeps_no_key_taken(db: Database) -> None:
+    """A poisonous reminder does not stop the next one from being set."""
+    person = await enroll(db)
+    poison = await timer(db, person, "r")
+    [leased] = (await db.store.jobs.claim(db.claim())).items
+    await db.store.jobs.finish([Ending(leased.lease, Fire())])
+    assert await retry(db, await claim_one(db), blocked=120.0)
+    assert await timer(db, person, "r") != poison
+    assert db.rows("SELECT count(*) FROM jobs") == [(1,)]
+
+
 async def test_decision_cancels_nobody_elses_timer(db: Database) -> None:
     """A key of another participant is not ours to cancel."""
     bob = await enroll(db, BOB)
@@ -323,6 +355,21 @@ async def test_decision_cancels_nobody_elses_timer(db: Database) -> None:
     await tell(db, "hi")
     await db.store.mailboxes.decide(await claim_one(db), Decision(cancel=("r",)), next_within=None)
     assert (await db.store.jobs.get(theirs)).status is JobStatus.QUEUED
+
+
+async def test_response_handlers_expire_and_the_one_that_expires_first_is_asked_first(db: Database) -> None:
+    """A question's handler comes before the conversation's, for as long as the question stands."""
+    person = await enroll(db)
+    soon = db.clock.now() + timedelta(seconds=60)
+    hook = Hook(participant_id=person, handler_type="question", flow_type="echo", expires_at=soon)
+    await db.store.recovery.register_hook(hook)
+    await tell(db, "one", "two")
+    first = await claim_one(db)
+    assert [hook.handler_type for hook in first.hooks] == ["question", "echo"]
+    db.clock.advance(60)
+    second = await db.store.mailboxes.decide(first, Decision(), next_within=LEASE_SECONDS)
+    assert second is not None
+    assert [hook.handler_type for hook in second.hooks] == ["echo"]
 
 
 async def test_participant_that_does_not_exist_is_not_found(db: Database) -> None:

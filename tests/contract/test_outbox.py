@@ -367,7 +367,7 @@ async def test_status_before_a_lost_answer_settles_it(db: Database) -> None:
     order = await claim_order(db)
     await db.store.inbound.ingest(batch(receipt(MessageStatus.SENT, reference=(message_id, 1))), None)
     assert await settle(db, order, DOUBTFUL) is None
-    assert await status(db, message_id) is MessageStatus.SENT
+    assert (await status(db, message_id), attempts(db, message_id)) == (MessageStatus.SENT, [(1, "sent")])
 
 
 async def test_status_before_its_id_is_known_is_parked_and_joined(db: Database) -> None:
@@ -381,6 +381,18 @@ async def test_status_before_its_id_is_known_is_parked_and_joined(db: Database) 
     assert await status(db, message_id) is MessageStatus.DELIVERED
     assert db.rows("SELECT message_id, attempt FROM receipts") == [(message_id, 1)]
     assert db.rows("SELECT count(*) FROM parked_updates") == [(0,)]
+
+
+async def test_provider_id_is_the_first_that_was_told(db: Database) -> None:
+    """A status with our reference under another id moves the message, and renames nothing."""
+    person = await enroll(db)
+    message_id = await put(db, person)
+    await settle(db, await claim_order(db), ACCEPTED)
+    other = receipt(MessageStatus.READ, provider_id="wamid.other", reference=(message_id, 1))
+    await db.store.inbound.ingest(batch(other), None)
+    assert await status(db, message_id) is MessageStatus.READ
+    assert db.rows("SELECT provider_id FROM outbox_attempts") == [("wamid.out",)]
+    assert (await db.store.outbox.get(message_id)).provider_message_id == "wamid.out"
 
 
 async def test_statuses_only_move_forward_in_any_order(db: Database) -> None:
@@ -450,6 +462,9 @@ async def test_stale_holder_can_mark_and_record_nothing_but_an_acceptance(db: Da
     order = await claim_order(db)
     db.clock.advance(LEASE_SECONDS)
     [stolen] = (await db.store.outbox.claim(db.claim(worker="other"))).items
+    with pytest.raises(LeaseLostError):
+        await settle(db, order, REFUSED)
+    assert await status(db, message_id) is MessageStatus.SENDING
     assert await db.store.outbox.mark_sending(stolen, seconds=LEASE_SECONDS) is None
     assert await status(db, message_id) is MessageStatus.IN_DOUBT
     with pytest.raises(LeaseLostError):

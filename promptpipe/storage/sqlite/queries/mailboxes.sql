@@ -12,7 +12,7 @@ UPDATE mailbox_events SET attempt = attempt + 1 WHERE id = :id RETURNING *
 DELETE FROM mailbox_events WHERE id = :id
 
 -- name: set_event_aside
-UPDATE mailbox_events SET seq = NULL, dedupe_key = NULL, last_error = :last_error WHERE id = :id
+UPDATE mailbox_events SET seq = NULL, last_error = :last_error WHERE id = :id
 
 -- name: note_event_error
 UPDATE mailbox_events SET blocked = blocked + :blocked, last_error = :last_error WHERE id = :id
@@ -23,6 +23,7 @@ WHERE participant_id = :participant_id AND attempt > 0
     AND seq = (SELECT min(seq) FROM mailbox_events WHERE participant_id = :participant_id AND seq IS NOT NULL)
 
 -- name: waiting_timer_by_key
+-- One that was set aside keeps no key taken.
 SELECT * FROM mailbox_events WHERE dedupe_key = :dedupe_key AND seq IS NOT NULL
 
 -- name: waiting_loss
