@@ -119,6 +119,8 @@ async def test_one_bad_update_costs_the_others_nothing(db: Database, bad: dict[s
     spoiled = replace(inbound("spoiled", BOB, raw=b'{"bad":1}'), **bad)  # type: ignore[arg-type]
     report = await ingest(db, inbound("before"), spoiled, inbound("after"))
     assert (report.stored, report.unparsed) == (3, 1)
+    assert db.rows("SELECT DISTINCT address FROM participant_addresses") == [(ADA,)]
+    assert db.rows("SELECT count(*) FROM inbound_dedup WHERE kind = 'message'") == [(2,)]
     assert db.rows("SELECT type, raw FROM responses WHERE participant_id IS NULL") == [("unparsed", b'{"bad":1}')]
     assert [text for (text,) in db.rows("SELECT text FROM responses WHERE participant_id IS NOT NULL")] == [
         "before",

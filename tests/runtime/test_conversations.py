@@ -77,6 +77,21 @@ async def test_people_do_not_wait_for_each_other(tmp_path: Path, autojump_clock:
         assert [text for _, text in runtime.channel.sent] == ["echo: b", "echo: a"]
 
 
+async def test_paused_participant_is_heard_but_not_talked_to(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """What they write is kept as a response; no flow acts upon it."""
+    async with open_runtime(tmp_path) as runtime, running(runtime):
+        await runtime.hear("hello")
+        await trio.sleep(1)
+        await runtime.store.recovery._database.write(  # type: ignore[attr-defined]
+            lambda tx: tx._connection.execute("UPDATE conversation_participants SET status = 'paused'").rowcount
+        )
+        await runtime.hear("anybody there?")
+        await trio.sleep(60)
+        assert runtime.channel.texts == ["echo: hello"]
+        assert runtime.rows("SELECT count(*) FROM mailbox_events") == [(0,)]
+        assert runtime.rows("SELECT count(*) FROM responses WHERE processed_at IS NOT NULL") == [(2,)]
+
+
 async def test_timer_fires_on_time(tmp_path: Path, autojump_clock: MockClock) -> None:
     """Within 50 ms of due, whatever the polling is."""
     async with open_runtime(tmp_path) as runtime, running(runtime):

@@ -68,6 +68,30 @@ async def test_no_more_jobs_run_at_once_than_there_are_slots(tmp_path: Path, aut
         assert (most, done) == (3, 10)
 
 
+async def test_suspects_run_one_at_a_time(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """Beside the others, but never two together: a killer takes no other suspect with it."""
+    under_way: list[str] = []
+    together: list[set[str]] = []
+
+    async def handler(job: Job) -> None:
+        under_way.append(str(job.payload["name"]))
+        together.append(set(under_way))
+        await trio.sleep(5)
+        under_way.remove(str(job.payload["name"]))
+
+    async with open_runtime(tmp_path, handlers={"work": handler}) as runtime:
+        for name in ("suspect 1", "suspect 2", "suspect 3"):
+            await enqueue(runtime, payload={"name": name})
+        await runtime.store.recovery._database.write(  # type: ignore[attr-defined]
+            lambda tx: tx._connection.execute("UPDATE jobs SET crashes = 2").rowcount
+        )
+        await enqueue(runtime, payload={"name": "other"})
+        async with running(runtime):
+            await trio.sleep(30)
+        assert {name for names in together for name in names} == {"suspect 1", "suspect 2", "suspect 3", "other"}
+        assert all(sum("suspect" in name for name in names) <= 1 for names in together)
+
+
 async def test_raising_handler_is_tried_again_and_costs_nobody_else(tmp_path: Path, autojump_clock: MockClock) -> None:
     """Its error is kept; the others run."""
     calls = []

@@ -107,6 +107,26 @@ async def test_too_little_lease_left_sends_nothing(tmp_path: Path, autojump_cloc
         assert runtime.rows("SELECT state FROM outbox_attempts ORDER BY n") == [("unsent",), ("sent",)]
 
 
+async def test_drain_lets_the_send_finish_and_marks_no_more(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """What is on its way is recorded; the next to the same person waits for the next start."""
+
+    class Slow(FakeChannel):
+        async def send(self, order: SendOrder, departure: Departure) -> SendResult:
+            await trio.sleep(2)
+            return await super().send(order, departure)
+
+    async with open_runtime(tmp_path, channel=Slow()) as runtime:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run_supervised, runtime)
+            await trio.testing.wait_all_tasks_blocked()
+            await runtime.hear("one", "two")
+            await trio.sleep(1)
+            runtime.supervisor.stop()
+        assert trio.current_time() == pytest.approx(2.0, abs=0.01)
+        assert await runtime.status("echo: one") is MessageStatus.SENT
+        assert await runtime.status("echo: two") is MessageStatus.QUEUED
+
+
 @pytest.mark.parametrize(
     ("departs", "expected"), [(False, MessageStatus.QUEUED), (True, MessageStatus.IN_DOUBT)], ids=["before", "after"]
 )

@@ -32,6 +32,17 @@ async def test_ready_once_the_store_commits_and_never_again_when_draining(
         assert runtime.readiness.obstacle == "draining"
 
 
+async def test_store_that_comes_back_during_the_drain_makes_nobody_ready(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """Who is leaving takes no more webhooks."""
+    async with open_runtime(tmp_path) as runtime, running(runtime):
+        runtime.readiness.drain()
+        runtime.readiness.store_failed()
+        await trio.sleep(5)
+        assert runtime.readiness.obstacle == "draining"
+
+
 async def test_failing_store_is_an_obstacle_until_it_commits_again(tmp_path: Path, autojump_clock: MockClock) -> None:
     """One failure is enough to say so, and one commit to take it back."""
     trouble = Trouble()
