@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import time
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -15,7 +14,7 @@ import trio
 from promptpipe.simulator.faults import Fault, Faults
 from tests.faults.support import NOTHING_LEFT, left_over, root
 from tests.support.eventually import eventually
-from tests.support.people import NUMBER_ID
+from tests.support.people import text_webhook
 from tests.support.script import TRANSCRIPT, converse
 from tests.support.service import open_service
 
@@ -70,18 +69,6 @@ async def test_weather_changes_nothing_that_a_participant_could_notice(tmp_path:
         assert len(accepted) == sum(who == "service" for who, _ in TRANSCRIPT)
 
 
-def webhook(text: str) -> bytes:
-    message = {
-        "from": "16505551234",
-        "id": f"wamid.{text}",
-        "timestamp": str(int(time.time())),  # noqa: TID251  what a phone says of its clock
-        "type": "text",
-        "text": {"body": text},
-    }
-    value = {"metadata": {"phone_number_id": NUMBER_ID}, "messages": [message]}
-    return json.dumps({"entry": [{"changes": [{"field": "messages", "value": value}]}]}).encode()
-
-
 async def test_same_webhook_from_ten_connections_is_one_event(tmp_path: Path) -> None:
     """Fifty posts of it, all acknowledged, one answer."""
     async with open_service(tmp_path) as (service, stand_in):
@@ -92,7 +79,7 @@ async def test_same_webhook_from_ten_connections_is_one_event(tmp_path: Path) ->
         async def post_five() -> None:
             async with httpx2.AsyncClient() as client:
                 for _ in range(5):
-                    status = await service.post(webhook("hello"), client=client)
+                    status = await service.post(text_webhook(), client=client)
                     statuses.append(status)
 
         async with trio.open_nursery() as nursery:
@@ -111,7 +98,7 @@ async def test_fifty_messages_at_once_are_answered_in_order_one_at_a_time(tmp_pa
         await service.wait_ready()
         async with httpx2.AsyncClient() as client, trio.open_nursery() as nursery:
             for number in range(50):
-                nursery.start_soon(partial(service.post, webhook(str(number)), client=client))
+                nursery.start_soon(partial(service.post, text_webhook(str(number), f"wamid.{number}"), client=client))
         phone = stand_in.world.phone("+16505551234")
         await eventually(lambda: len(phone.bubbles) == 50)
         committed = [f"echo: {text}" for (text,) in service.rows("SELECT text FROM responses ORDER BY id")]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import signal
-import time
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -14,7 +12,7 @@ import trio
 
 from tests.faults.support import NOTHING_LEFT, left_over, root
 from tests.support.eventually import eventually
-from tests.support.people import NUMBER_ID
+from tests.support.people import text_webhook
 from tests.support.script import TRANSCRIPT, converse
 from tests.support.service import open_service
 
@@ -27,18 +25,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 GRACE = 3.0
-
-
-def webhook(sender: str, text: str, wamid: str) -> bytes:
-    message = {
-        "from": sender,
-        "id": wamid,
-        "timestamp": str(int(time.time())),  # noqa: TID251  what a phone says of its clock
-        "type": "text",
-        "text": {"body": text},
-    }
-    value = {"metadata": {"phone_number_id": NUMBER_ID}, "messages": [message]}
-    return json.dumps({"entry": [{"changes": [{"field": "messages", "value": value}]}]}).encode()
 
 
 class Load:
@@ -57,7 +43,7 @@ class Load:
 
     async def _write(self, sender: str, client: httpx2.AsyncClient) -> None:
         for number in range(self.each):
-            body = webhook(sender, str(number), f"wamid.{sender}.{number}")
+            body = text_webhook(str(number), f"wamid.{sender}.{number}", sender)
             await eventually(partial(self._acknowledged, body, client))
             self.acknowledged += 1
 
@@ -104,7 +90,7 @@ async def test_second_signal_ends_at_once(tmp_path: Path) -> None:
         service.start(root("--echo"))
         await service.wait_ready()
         async with httpx2.AsyncClient() as client:
-            assert await service.post(webhook("16505551234", "hi", "wamid.1"), client=client) == 200
+            assert await service.post(text_webhook(), client=client) == 200
         await eventually(lambda: service.rows("SELECT status FROM outbox_messages") == [("sending",)])
         service.signal(signal.SIGTERM)
         await eventually(lambda: "draining" in service.log())

@@ -82,9 +82,7 @@ async def test_paused_participant_is_heard_but_not_talked_to(tmp_path: Path, aut
     async with open_runtime(tmp_path) as runtime, running(runtime):
         await runtime.hear("hello")
         await trio.sleep(1)
-        await runtime.store.recovery._database.write(  # type: ignore[attr-defined]
-            lambda tx: tx._connection.execute("UPDATE conversation_participants SET status = 'paused'").rowcount
-        )
+        runtime.change("UPDATE conversation_participants SET status = 'paused'")
         await runtime.hear("anybody there?")
         await trio.sleep(60)
         assert runtime.channel.texts == ["echo: hello"]

@@ -82,9 +82,7 @@ async def test_suspects_run_one_at_a_time(tmp_path: Path, autojump_clock: MockCl
     async with open_runtime(tmp_path, handlers={"work": handler}) as runtime:
         for name in ("suspect 1", "suspect 2", "suspect 3"):
             await enqueue(runtime, payload={"name": name})
-        await runtime.store.recovery._database.write(  # type: ignore[attr-defined]
-            lambda tx: tx._connection.execute("UPDATE jobs SET crashes = 2").rowcount
-        )
+        runtime.change("UPDATE jobs SET crashes = 2")
         await enqueue(runtime, payload={"name": "other"})
         async with running(runtime):
             await trio.sleep(30)

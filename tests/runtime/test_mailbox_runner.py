@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from promptpipe.model.decisions import Hook
 from promptpipe.model.errors import VersionConflictError
 from promptpipe.model.events import Replied
-from promptpipe.model.ids import WorkerId
+from promptpipe.model.ids import ParticipantId, WorkerId
 from promptpipe.model.leases import Claim
 from promptpipe.model.messages import MessageStatus
 from tests.support.echo import EchoFlow
@@ -117,25 +118,13 @@ async def test_event_without_a_handler_waits_for_one(tmp_path: Path, autojump_cl
     async with open_runtime(tmp_path) as runtime, running(runtime):
         await runtime.hear("first")
         await trio.sleep(1)
-        [(person,)] = runtime.rows("SELECT id FROM conversation_participants")
-        hooks = runtime.rows("SELECT handler_type FROM registered_hooks")
-        await runtime.store.recovery._database.write(  # type: ignore[attr-defined]
-            lambda tx: tx._connection.execute("DELETE FROM registered_hooks").rowcount
-        )
+        [(person,)] = runtime.rows("SELECT participant_id FROM registered_hooks")
+        runtime.change("DELETE FROM registered_hooks")
         await runtime.hear("second")
         await trio.sleep(5)
         assert runtime.channel.texts == ["echo: first"]
-        for (handler,) in hooks:
-            await runtime.store.recovery._database.write(  # type: ignore[attr-defined]
-                lambda tx, handler=handler: tx.run(
-                    "insert_hook",
-                    participant_id=person,
-                    handler_type=handler,
-                    flow_type="echo",
-                    expires_at=None,
-                    now=tx.now,
-                )
-            )
+        hook = Hook(participant_id=ParticipantId(str(person)), handler_type="echo", flow_type="echo")
+        await runtime.store.recovery.register_hook(hook)
         await trio.sleep(60)
         assert runtime.channel.texts == ["echo: first", "echo: second"]
 

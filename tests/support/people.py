@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import json
+import time
 from typing import TYPE_CHECKING
 
 from promptpipe.model.ids import MessageId, ParticipantId
@@ -63,6 +65,19 @@ def receipt(
 def batch(*updates: Update) -> InboundBatch:
     """Return *updates* as one webhook request brings them."""
     return InboundBatch(updates)
+
+
+def text_webhook(text: str = "hello", wamid: str = "wamid.1", sender: str = ADA) -> bytes:
+    """Return the body of a webhook with a text message, written now."""
+    message = {
+        "from": sender.removeprefix("+"),
+        "id": wamid,
+        "timestamp": str(int(time.time())),  # noqa: TID251  what a phone says of its clock
+        "type": "text",
+        "text": {"body": text},
+    }
+    value = {"metadata": {"phone_number_id": NUMBER_ID}, "messages": [message]}
+    return json.dumps({"entry": [{"changes": [{"field": "messages", "value": value}]}]}).encode()
 
 
 async def enroll(db: Database, number: str = ADA) -> ParticipantId:

@@ -143,6 +143,11 @@ class Runtime:
         with closing(sqlite3.connect(self.database)) as connection:
             return connection.execute(sql, parameters).fetchall()
 
+    def change(self, sql: str, *parameters: object) -> None:
+        """Change the database behind the store's back, as an operator with a shell may."""
+        with closing(sqlite3.connect(self.database)) as connection, connection:
+            connection.execute(sql, parameters)
+
     async def status(self, text: str) -> MessageStatus:
         """Return the status of the message with a body."""
         [(message_id,)] = self.rows("SELECT id FROM outbox_messages WHERE json_extract(body, '$.body') = ?", text)

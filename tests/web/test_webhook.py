@@ -17,7 +17,7 @@ from promptpipe.services.readiness import Readiness
 from promptpipe.web.app import MAX_BODY, make_app
 from promptpipe.web.server import HttpServer, listen
 from tests.support.database import open_database
-from tests.support.people import ENROLLMENT, NUMBER_ID
+from tests.support.people import ENROLLMENT, NUMBER_ID, text_webhook
 from tests.support.unreliable import Trouble
 
 if TYPE_CHECKING:
@@ -74,18 +74,6 @@ async def open_site(folder: Path) -> AsyncIterator[Site]:
                 yield Site(client, database, readiness, trouble)
             server.stop()
         listener.close()
-
-
-def text_webhook(text: str = "hello", wamid: str = "wamid.1") -> bytes:
-    message = {
-        "from": "16505551234",
-        "id": wamid,
-        "timestamp": "1749416383",
-        "type": "text",
-        "text": {"body": text},
-    }
-    value = {"metadata": {"phone_number_id": NUMBER_ID}, "messages": [message]}
-    return json.dumps({"entry": [{"changes": [{"field": "messages", "value": value}]}]}).encode()
 
 
 async def test_signed_message_is_kept_and_acknowledged(tmp_path: Path) -> None:
