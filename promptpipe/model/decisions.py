@@ -27,6 +27,8 @@ class FlowState:
     current_state: str
     data: Mapping[str, object]
     version: int
+    created_at: datetime
+    updated_at: datetime
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """Every error PromptPipe raises on purpose, each with a code that never changes.
 
-Edges (HTTP, the command line) map codes to their own answers in one table each. An error that is not in
+Edges (gRPC, HTTP, the command line) map codes to their own answers in one table each. An error that is not in
 this tree is a defect: it ends the process, or one request, and its text is never shown to a peer.
 """
 
@@ -70,19 +70,42 @@ class VersionConflictError(StoreError):
 
 
 class NotFoundError(StoreError):
-    """There is no such row."""
+    """There is no such thing; *resource* says of which kind, *name* which one."""
 
     code = "not_found"
 
+    def __init__(self, resource: str, name: str, message: str | None = None) -> None:
+        super().__init__(message or f"there is no {resource} {name}")
+        self.resource = resource
+        self.name = name
+
 
 class AlreadyExistsError(StoreError):
-    """A row with this unique value exists; `existing_id` names it."""
+    """Something with this unique value exists; *resource* and *name* say what."""
 
     code = "already_exists"
 
-    def __init__(self, message: str, existing_id: str) -> None:
+    def __init__(self, resource: str, name: str, message: str) -> None:
         super().__init__(message)
-        self.existing_id = existing_id
+        self.resource = resource
+        self.name = name
+
+
+class PreconditionError(StoreError):
+    """What was asked for is not possible in the state that the thing is in; the text says which."""
+
+    code = "failed_precondition"
+
+
+class InvalidArgumentError(PromptPipeError):
+    """A value given by a caller breaks a rule: *field* says which value, *rule* which rule."""
+
+    code = "invalid_argument"
+
+    def __init__(self, field: str, rule: str) -> None:
+        super().__init__(f"{field}: {rule}")
+        self.field = field
+        self.rule = rule
 
 
 class WebhookError(PromptPipeError):

@@ -127,6 +127,14 @@ class InDoubtPolicy(Enum):
     HOLD = "hold"
 
 
+class Resolution(Enum):
+    """What an operator decides of a message in doubt."""
+
+    RESEND = "resend"
+    DROP = "drop"
+    MARK_SENT = "mark_sent"
+
+
 @dataclass(frozen=True, slots=True)
 class InDoubtRules:
     """What becomes of messages in doubt, unless they say otherwise: wait for a status (seconds), then the policy."""

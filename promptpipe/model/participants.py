@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -49,6 +50,7 @@ class Participant:
     channel: str
     addresses: tuple[Address, ...]
     created_at: datetime
+    updated_at: datetime
     name: str | None = None
     gender: str | None = None
     ethnicity: str | None = None
@@ -61,10 +63,22 @@ class Participant:
         return self.status is ParticipantStatus.ACTIVE
 
 
-def e164(text: str) -> str | None:
-    """Return *text* as an E.164 number with its `+`, or None when its digits cannot be one.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """What is known of a person beside their addresses; None stands for unknown."""
 
-    The number must be in international form already; punctuation and spaces are dropped.
+    name: str | None = None
+    gender: str | None = None
+    ethnicity: str | None = None
+    background: str | None = None
+    timezone: str | None = None
+
+
+def e164(text: str) -> str | None:
+    """Return *text* as an E.164 number with its `+`, or None when it cannot be one.
+
+    The number must be in international form already; spaces and punctuation are dropped.
     """
-    digits = "".join(char for char in text if char.isdecimal() and char.isascii())
-    return f"+{digits}" if MIN_PHONE_DIGITS <= len(digits) <= MAX_PHONE_DIGITS else None
+    digits = re.sub(r"[\s().+/-]", "", text)
+    plausible = digits.isascii() and digits.isdecimal() and MIN_PHONE_DIGITS <= len(digits) <= MAX_PHONE_DIGITS
+    return f"+{digits}" if plausible else None

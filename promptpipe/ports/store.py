@@ -9,15 +9,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from promptpipe.model.decisions import Decision, Delivery, FlowState, Hook
+    from promptpipe.model.history import Receipt, Response
     from promptpipe.model.ids import EventId, JobId, MessageId, ParticipantId, WorkerId
     from promptpipe.model.inbound import Enrollment, InboundBatch, IngestReport
     from promptpipe.model.jobs import Ending, Job, LeasedJob, NewJob
     from promptpipe.model.leases import Claim, Claimed, Extension, Lease
-    from promptpipe.model.messages import NewMessage, OutboxMessage, SendOrder, Settlement
-    from promptpipe.model.participants import Participant
+    from promptpipe.model.listing import JobFilter, MessageFilter, Page, PageRequest
+    from promptpipe.model.messages import NewMessage, OutboxMessage, Resolution, SendOrder, Settlement
+    from promptpipe.model.participants import Address, Participant, ParticipantStatus, Profile
     from promptpipe.model.recovery import LostTimer, RecoveryReport
 
 
@@ -32,8 +34,20 @@ class JobStore(Protocol):
         """Return a job, live or ended; raise `NotFoundError`."""
         ...
 
+    async def list(self, wanted: JobFilter, page: PageRequest) -> Page[Job]:
+        """Return jobs, live and ended, the newest first."""
+        ...
+
     async def cancel(self, job_id: JobId) -> Job:
         """End a queued job; ask the worker of a running one to stop. Ended jobs stay as they are."""
+        ...
+
+    async def retry(self, job_id: JobId) -> Job:
+        """Make a queued job due now, and a failed or canceled one live again, due now, its attempts counted anew.
+
+        Raise `NotFoundError`, `PreconditionError` for one that runs or is done, and `AlreadyExistsError` when a live
+        job has its dedupe key.
+        """
         ...
 
     async def claim(self, claim: Claim) -> Claimed[LeasedJob]:
@@ -90,6 +104,18 @@ class OutboxStore(Protocol):
         """Return a message; raise `NotFoundError`."""
         ...
 
+    async def list(self, wanted: MessageFilter, page: PageRequest) -> Page[OutboxMessage]:
+        """Return messages, the newest first."""
+        ...
+
+    async def resolve(self, message_id: MessageId, resolution: Resolution) -> OutboxMessage:
+        """Settle a message in doubt as an operator decided.
+
+        One to be sent again keeps its place in its lane, or goes to the tail when it had left it. Raise
+        `NotFoundError`, and `PreconditionError` for one that is not in doubt.
+        """
+        ...
+
     async def claim(self, claim: Claim) -> Claimed[Lease]:
         """Lease due recipients' lanes. Their messages stay as they are."""
         ...
@@ -123,8 +149,41 @@ class InboundStore(Protocol):
         ...
 
 
+class HistoryStore(Protocol):
+    """What was said, and what became of it."""
+
+    async def responses(self, participant_id: ParticipantId | None, page: PageRequest) -> Page[Response]:
+        """Return what webhooks brought, the newest first; only that of one participant if given."""
+        ...
+
+    async def receipts(self, message_id: MessageId | None, page: PageRequest) -> Page[Receipt]:
+        """Return delivery statuses, the newest first; only those of one message if given."""
+        ...
+
+
 class ParticipantStore(Protocol):
     """People and their conversations."""
+
+    async def enroll(self, address: Address, profile: Profile, enrollment: Enrollment) -> Participant:
+        """Make a participant with a state in the flow, its response handler, and an `Enrolled` event for it.
+
+        Raise `AlreadyExistsError`, naming the participant who has the address.
+        """
+        ...
+
+    async def find(self, address: Address) -> Participant:
+        """Return the participant who has an address; raise `NotFoundError`."""
+        ...
+
+    async def list(self, status: ParticipantStatus | None, page: PageRequest) -> Page[Participant]:
+        """Return participants, the newest first."""
+        ...
+
+    async def update(
+        self, participant_id: ParticipantId, profile: Mapping[str, str | None], status: ParticipantStatus | None
+    ) -> Participant:
+        """Set the fields of `Profile` that *profile* names, and the status if given; raise `NotFoundError`."""
+        ...
 
     async def get(self, participant_id: ParticipantId) -> Participant:
         """Return a participant; raise `NotFoundError`."""
@@ -132,6 +191,12 @@ class ParticipantStore(Protocol):
 
     async def flow_state(self, participant_id: ParticipantId, flow_type: str) -> FlowState:
         """Return a participant's state in a flow; raise `NotFoundError`."""
+        ...
+
+    async def flow_states(
+        self, participant_id: ParticipantId | None, flow_type: str | None, page: PageRequest
+    ) -> Page[FlowState]:
+        """Return states, those of the newest participants first; only one participant's, or of one flow, if given."""
         ...
 
 
@@ -217,6 +282,8 @@ class Store(Protocol):
     def outbox(self) -> OutboxStore: ...  # noqa: D102
     @property
     def inbound(self) -> InboundStore: ...  # noqa: D102
+    @property
+    def history(self) -> HistoryStore: ...  # noqa: D102
     @property
     def participants(self) -> ParticipantStore: ...  # noqa: D102
     @property

@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from promptpipe.storage.sqlite.migrations import known_migrations
 from tests.support.eventually import eventually
 from tests.support.script import INTAKE, OPENING
 from tests.support.service import Service, free_port, open_service
@@ -62,7 +63,8 @@ def test_migrate_makes_the_database(tmp_path: Path) -> None:
     """And does nothing the second time."""
     assert [run(tmp_path, "migrate").returncode for _ in range(2)] == [0, 0]
     connection = sqlite3.connect(tmp_path / "promptpipe.db")
-    assert connection.execute("SELECT number FROM schema_migrations").fetchall() == [(1,)]
+    numbers = [number for (number,) in connection.execute("SELECT number FROM schema_migrations ORDER BY number")]
+    assert numbers == [migration.number for migration in known_migrations()]
     connection.close()
 
 

@@ -54,6 +54,24 @@ HOT = {
 }
 
 
+LISTS = {
+    # statement: the index that gives its order, so that nothing is sorted and nothing is read that is not returned
+    "list_jobs": ["sqlite_autoindex_jobs_1 (id<?)", "sqlite_autoindex_job_history_1 (id<?)"],
+    "list_jobs_of": [
+        "jobs_participant (participant_id=? AND id<?)",
+        "job_history_participant (participant_id=? AND id<?)",
+    ],
+    "list_messages": ["sqlite_autoindex_outbox_messages_1 (id<?)"],
+    "list_messages_of": ["outbox_messages_participant (participant_id=? AND id<?)"],
+    "list_participants": ["sqlite_autoindex_conversation_participants_1 (id<?)"],
+    "list_flow_states": ["sqlite_autoindex_flow_states_1 ((participant_id,flow_type)<(?,?))"],
+    "list_flow_states_of": ["sqlite_autoindex_flow_states_1 (participant_id=?)"],
+    "list_responses": ["sqlite_autoindex_responses_1 (id<?)"],
+    "list_responses_of": ["responses_participant (participant_id=? AND id<?)"],
+    "list_receipts": ["sqlite_autoindex_receipts_1 (id<?)"],
+}
+
+
 @pytest.fixture
 def connection(tmp_path: Path) -> Iterator[sqlite3.Connection]:
     """Give an empty database: without statistics, a plan does not depend on the rows."""
@@ -72,3 +90,13 @@ def test_hot_statement_searches_its_index(connection: sqlite3.Connection, name: 
     [ours] = [step for step in plan if "json_each" not in step and step.startswith(("SEARCH", "SCAN"))]
     assert ours.startswith("SEARCH"), plan
     assert ours.endswith(HOT[name]), plan
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_list_reads_its_page_and_no_more(connection: sqlite3.Connection, name: str) -> None:
+    """The index gives the order."""
+    sql = STATEMENTS[name]
+    values = dict.fromkeys(re.findall(r":(\w+)", sql), "1")
+    plan = [str(row[3]) for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}", values)]
+    assert [step.split(" USING ")[1].removeprefix("INDEX ") for step in plan if "USING" in step] == LISTS[name], plan
+    assert [step for step in plan if "TEMP B-TREE" in step or step.startswith("SCAN")] == []

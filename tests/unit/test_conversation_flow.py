@@ -39,14 +39,26 @@ class Conversation:
     def __init__(self, **settings: timedelta) -> None:
         self.flow = ConversationFlow(ConversationSettings(**settings))
         self.state = FlowState(
-            participant_id=PERSON, flow_type="conversation", current_state="CONVERSATION_ACTIVE", data={}, version=1
+            participant_id=PERSON,
+            flow_type="conversation",
+            current_state="CONVERSATION_ACTIVE",
+            data={},
+            version=1,
+            created_at=NOW,
+            updated_at=NOW,
         )
         self.now = NOW
         self._new_id = IdSource(lambda: self.now, random.Random(3).getrandbits)
 
     async def handle(self, event: Event) -> Decision:
         participant = Participant(
-            id=PERSON, status=ParticipantStatus.ACTIVE, channel="whatsapp", addresses=(), created_at=NOW, name="Ada"
+            id=PERSON,
+            status=ParticipantStatus.ACTIVE,
+            channel="whatsapp",
+            addresses=(),
+            created_at=NOW,
+            updated_at=NOW,
+            name="Ada",
         )
         context = FlowContext(participant=participant, now=self.now, new_id=self._new_id)
         decision = await self.flow.handle(event, self.state, context)

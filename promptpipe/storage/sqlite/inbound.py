@@ -11,6 +11,7 @@ from promptpipe.model.events import Replied
 from promptpipe.model.ids import ResponseId
 from promptpipe.model.inbound import InboundMessage, InboundOther, InboundStatus, IngestReport
 from promptpipe.model.messages import AttemptState
+from promptpipe.model.participants import Profile
 from promptpipe.storage.sqlite import mailbox_events, messages, participants
 from promptpipe.storage.sqlite.transaction import PERMANENT_DATA_ERRORS
 from promptpipe.storage.sqlite.values import instant, maybe_micros
@@ -83,7 +84,7 @@ def _keep_message(tx: Transaction, message: InboundMessage, enrollment: Enrollme
         participants.link(tx, participant_id, message.senders)
         tx.run("set_participant_channel", id=participant_id, channel=message.channel, now=tx.now)
     elif enrollment is not None and message.conversational and message.senders:
-        participant_id = participants.enroll(tx, message.senders, message.sender_name, enrollment)
+        participant_id = participants.enroll(tx, message.senders, Profile(name=message.sender_name), enrollment)
         enrolled = True
     response_id = ResponseId(tx.ids())
     tx.run(

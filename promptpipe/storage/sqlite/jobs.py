@@ -1,71 +1,31 @@
-"""Jobs on SQLite."""
+"""The rows of jobs: enqueuing, looking, canceling, ending, running again."""
 
 from __future__ import annotations
 
-import json
-from functools import partial
 from typing import TYPE_CHECKING
 
-from promptpipe.model.errors import NotFoundError
-from promptpipe.model.events import TimerFired
+from promptpipe.model.errors import AlreadyExistsError, NotFoundError, PreconditionError
 from promptpipe.model.ids import JobId, ParticipantId
 from promptpipe.model.jobs import (
-    PRIORITIES,
-    Cancel,
-    Fail,
-    Finish,
-    Fire,
     Job,
     JobFailure,
     JobStatus,
-    LeasedJob,
     OnConflict,
-    Retry,
-    Snooze,
 )
-from promptpipe.model.leases import SUSPECT_FROM, Claimed, Lease, Work
+from promptpipe.model.leases import Work
 from promptpipe.model.text import shortened, storable
 from promptpipe.storage.sqlite import mailbox_events
-from promptpipe.storage.sqlite.values import from_json, instant, maybe_instant, micros, seconds, span, to_json
+from promptpipe.storage.sqlite.pages import page
+from promptpipe.storage.sqlite.values import from_json, instant, maybe_instant, micros, to_json
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Sequence
 
-    from promptpipe.model.jobs import Ending, NewJob
-    from promptpipe.model.leases import Claim
-    from promptpipe.storage.sqlite.database import Database
+    from promptpipe.model.jobs import NewJob
+    from promptpipe.model.listing import JobFilter, Page, PageRequest
     from promptpipe.storage.sqlite.transaction import Transaction
 
 MAX_ERROR_TEXT = 2000
-OUT_OF_ATTEMPTS = JobFailure(type="OutOfAttempts", message="its worker vanished in the last attempt that was left")
-
-
-class SqliteJobs:
-    """`ports.store.JobStore` on SQLite."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    async def enqueue(self, new: NewJob) -> tuple[Job, bool]:
-        """See `JobStore.enqueue`."""
-        return await self._database.write(partial(enqueue, new=new))
-
-    async def get(self, job_id: JobId) -> Job:
-        """See `JobStore.get`."""
-        return await self._database.read(partial(get, job_id=job_id))
-
-    async def cancel(self, job_id: JobId) -> Job:
-        """See `JobStore.cancel`."""
-        return await self._database.write(partial(cancel, job_id=job_id))
-
-    async def claim(self, claim: Claim) -> Claimed[LeasedJob]:
-        """See `JobStore.claim`."""
-        return await self._database.write(partial(_claim, request=claim))
-
-    async def finish(self, endings: Sequence[Ending]) -> frozenset[Lease]:
-        """See `JobStore.finish`."""
-        return await self._database.write(partial(_finish, endings=endings))
 
 
 def enqueue(tx: Transaction, new: NewJob) -> tuple[Job, bool]:
@@ -80,22 +40,26 @@ def enqueue(tx: Transaction, new: NewJob) -> tuple[Job, bool]:
             if new.on_conflict is OnConflict.KEEP:
                 return get(tx, JobId(waiting["job_id"])), False
             mailbox_events.remove(tx, waiting)
-    tx.run(
-        "insert_job",
-        id=new.id,
-        queue=new.queue,
-        priority=new.priority,
-        due_at=micros(new.run_at),
-        kind=new.kind,
-        run_at=micros(new.run_at),
-        payload=to_json(new.payload),
-        dedupe_key=new.dedupe_key,
-        participant_id=new.participant_id,
-        max_attempts=new.max_attempts,
-        now=tx.now,
-    )
+    _insert(tx, new, tx.now, due_at=micros(new.run_at))
     tx.wake(Work.JOB)
     return get(tx, new.id), True
+
+
+def _insert(tx: Transaction, job: NewJob | Job, created_at: int, *, due_at: int) -> None:
+    tx.run(
+        "insert_job",
+        id=job.id,
+        queue=job.queue,
+        priority=job.priority,
+        due_at=due_at,
+        kind=job.kind,
+        payload=to_json(job.payload),
+        dedupe_key=job.dedupe_key,
+        participant_id=job.participant_id,
+        max_attempts=job.max_attempts,
+        created_at=created_at,
+        now=tx.now,
+    )
 
 
 def _enqueue_again(tx: Transaction, live: sqlite3.Row, new: NewJob) -> None:
@@ -125,8 +89,48 @@ def get(tx: Transaction, job_id: JobId) -> Job:
     """See `JobStore.get`."""
     row = tx.one("job", id=job_id) or tx.one("ended_job", id=job_id)
     if row is None:
-        raise NotFoundError(f"there is no job {job_id}")
+        raise NotFoundError("job", job_id)
     return as_job(row)
+
+
+def listed(tx: Transaction, wanted: JobFilter, request: PageRequest) -> Page[Job]:
+    """See `JobStore.list`."""
+    values = {
+        "status": None if wanted.status is None else wanted.status.value,
+        "kind": wanted.kind,
+        "queue": wanted.queue,
+    }
+    if wanted.participant_id is None:
+        return page(tx, "list_jobs", request, as_job, **values)
+    return page(tx, "list_jobs_of", request, as_job, participant_id=wanted.participant_id, **values)
+
+
+def retry(tx: Transaction, job_id: JobId) -> Job:
+    """See `JobStore.retry`."""
+    live = tx.one("job", id=job_id)
+    if live is not None:
+        if live["status"] == JobStatus.RUNNING.value:
+            raise PreconditionError(f"the job {job_id} is running")
+        tx.run("hasten_job", id=job_id, now=tx.now)
+    else:
+        ended = get(tx, job_id)
+        if ended.status is JobStatus.DONE:
+            raise PreconditionError(f"the job {job_id} is done")
+        _refuse_taken_key(tx, ended)
+        tx.run("delete_job_history", id=job_id)
+        _insert(tx, ended, micros(ended.created_at), due_at=tx.now)
+    tx.wake(Work.JOB)
+    return get(tx, job_id)
+
+
+def _refuse_taken_key(tx: Transaction, job: Job) -> None:
+    if job.dedupe_key is None:
+        return
+    live = tx.one("job_by_key", dedupe_key=job.dedupe_key)
+    waiting = tx.one("waiting_timer_by_key", dedupe_key=job.dedupe_key)
+    holder = live["id"] if live is not None else waiting["job_id"] if waiting is not None else None
+    if holder is not None:
+        raise AlreadyExistsError("job", holder, f"the job {holder} has the dedupe key {job.dedupe_key}")
 
 
 def cancel(tx: Transaction, job_id: JobId) -> Job:
@@ -153,7 +157,7 @@ def cancel_timer(tx: Transaction, participant_id: ParticipantId, key: str) -> No
 
 def end(tx: Transaction, row: sqlite3.Row, status: JobStatus, failure: JobFailure | None = None) -> None:
     """Move a job to the history."""
-    error = row["last_error"] if failure is None else _error_text(failure)
+    error = row["last_error"] if failure is None else error_text(failure)
     columns = (
         "id",
         "queue",
@@ -178,158 +182,8 @@ def end(tx: Transaction, row: sqlite3.Row, status: JobStatus, failure: JobFailur
     )
 
 
-def _claim(tx: Transaction, request: Claim) -> Claimed[LeasedJob]:
-    wanted = {"now": tx.now, "held": json.dumps(list(request.held)), "suspect_from": SUSPECT_FROM}
-    levels = [{"queue": queue, "priority": priority} for queue in request.queues for priority in PRIORITIES]
-    due: list[sqlite3.Row] = []
-    for level in levels:
-        if (room := request.limit - len(due)) > 0:
-            due += tx.all("due_jobs", limit=room, **level, **wanted)
-    suspects: list[sqlite3.Row] = []
-    if request.suspect and len(due) < request.limit:
-        # Only now: what is due beside those found are suspects alone, so that looking for one scans nothing else.
-        found = (tx.one("due_suspect_job", **level, **wanted) for level in levels)
-        suspects = [row for row in found if row is not None][:1]
-    ids, suspect_ids = _fit_to_run(tx, due), _fit_to_run(tx, suspects)
-    leased = _lease(tx, ids + suspect_ids, request) if ids or suspect_ids else []
-    some_ended = len(leased) < len(due) + len(suspects)
-    return Claimed(
-        items=leased[: len(ids)],
-        suspect=leased[-1] if suspect_ids else None,
-        next_due_in=0.0 if some_ended else _next_due_in(tx, request.queues),
-    )
-
-
-def _fit_to_run(tx: Transaction, rows: Sequence[sqlite3.Row]) -> list[str]:
-    """Return the ids of *rows* that may run; end those canceled or out of attempts."""
-    ids = []
-    for row in rows:
-        if row["cancel_requested"]:
-            end(tx, row, JobStatus.CANCELED)
-        elif row["attempt"] >= row["max_attempts"]:
-            _keep_error(tx, row, OUT_OF_ATTEMPTS)
-            end(tx, row, JobStatus.FAILED, OUT_OF_ATTEMPTS)
-        else:
-            ids.append(row["id"])
-    return ids
-
-
-def _lease(tx: Transaction, ids: list[str], request: Claim) -> list[LeasedJob]:
-    fence = tx.next_fence()
-    rows = tx.all(
-        "lease_jobs",
-        ids=json.dumps(ids),
-        worker=request.worker,
-        fence=fence,
-        lease_end=tx.now + span(request.seconds),
-        now=tx.now,
-    )
-    place = {id_: number for number, id_ in enumerate(ids)}
-    rows.sort(key=lambda row: place[row["id"]])
-    return [LeasedJob(Lease(Work.JOB, row["id"], fence), as_job(row)) for row in rows]
-
-
-def _next_due_in(tx: Transaction, queues: Sequence[str]) -> float | None:
-    rows = [
-        tx.one("next_due_job", queue=queue, priority=priority, now=tx.now)
-        for queue in queues
-        for priority in PRIORITIES
-    ]
-    dues = [row["due_at"] for row in rows if row is not None and row["due_at"] is not None]
-    return seconds(min(dues) - tx.now) if dues else None
-
-
-def _finish(tx: Transaction, endings: Sequence[Ending]) -> frozenset[Lease]:
-    lost = set()
-    for ending in endings:
-        row = tx.one("held_job", id=ending.lease.key, fence=ending.lease.fence)
-        if row is None:
-            lost.add(ending.lease)
-            continue
-        match ending.outcome:
-            case Finish():
-                _end_or_rerun(tx, row, JobStatus.DONE)
-            case Fire():
-                _fire(tx, row)
-            case Cancel():
-                _end_or_rerun(tx, row, JobStatus.CANCELED)
-            case Snooze(seconds=delay):
-                _requeue(tx, row, delay, given_back=True)
-            case Fail(failure=failure):
-                _keep_error(tx, row, failure)
-                _end_or_rerun(tx, row, JobStatus.FAILED, failure)
-            case Retry(seconds=delay, failure=failure):
-                _keep_error(tx, row, failure)
-                if row["attempt"] < row["max_attempts"]:
-                    _requeue(tx, row, delay, failure=failure)
-                else:
-                    _end_or_rerun(tx, row, JobStatus.FAILED, failure)
-    return frozenset(lost)
-
-
-def _fire(tx: Transaction, row: sqlite3.Row) -> None:
-    event = TimerFired(
-        job_id=JobId(row["id"]),
-        job_kind=row["kind"],
-        dedupe_key=row["dedupe_key"],
-        payload=from_json(row["payload"]),
-    )
-    mailbox_events.append(tx, ParticipantId(row["participant_id"]), event)
-    _end_or_rerun(tx, row, JobStatus.DONE)
-
-
-def _end_or_rerun(tx: Transaction, row: sqlite3.Row, status: JobStatus, failure: JobFailure | None = None) -> None:
-    """End the job, unless it was enqueued again while it ran: then it is queued for that."""
-    if row["rerun_at"] is None:
-        end(tx, row, status, failure)
-        return
-    tx.run(
-        "renew_job",
-        **{column: row[column] for column in ("id", "kind", "queue", "priority", "participant_id", "max_attempts")},
-        due_at=row["rerun_at"],
-        run_at=row["rerun_at"],
-        payload=row["rerun_payload"],
-        fence=tx.next_fence(),
-        now=tx.now,
-    )
-    tx.wake(Work.JOB)
-
-
-def _requeue(
-    tx: Transaction,
-    row: sqlite3.Row,
-    delay: float,
-    *,
-    given_back: bool = False,
-    failure: JobFailure | None = None,
-) -> None:
-    if row["cancel_requested"]:
-        _end_or_rerun(tx, row, JobStatus.CANCELED, failure)
-        return
-    tx.run(
-        "requeue_job",
-        id=row["id"],
-        due_at=tx.now + span(delay),
-        given_back=int(given_back),
-        last_error=None if failure is None else _error_text(failure),
-        now=tx.now,
-    )
-    tx.wake(Work.JOB)
-
-
-def _keep_error(tx: Transaction, row: sqlite3.Row, failure: JobFailure) -> None:
-    tx.run(
-        "insert_job_error",
-        job_id=row["id"],
-        attempt=row["attempt"],
-        type=shortened(storable(failure.type), MAX_ERROR_TEXT),
-        message=shortened(storable(failure.message), MAX_ERROR_TEXT),
-        worker=row["worker"],
-        now=tx.now,
-    )
-
-
-def _error_text(failure: JobFailure) -> str:
+def error_text(failure: JobFailure) -> str:
+    """Return a failure in one bounded line."""
     return shortened(storable(f"{failure.type}: {failure.message}"), MAX_ERROR_TEXT)
 
 

@@ -78,7 +78,7 @@ def place(tx: Transaction, new: NewMessage) -> Placed:
     person = participants.get(tx, new.participant_id)
     there = [address for address in person.addresses if address.channel == new.channel]
     if not there:
-        raise NotFoundError(f"participant {new.participant_id} has no address on {new.channel}")
+        raise NotFoundError(f"{new.channel} address of participant", new.participant_id)
     # A phone number before a user id: every account can be reached by it.
     address = min(there, key=lambda item: item.kind is AddressKind.USER_ID)
     key = lane_key(new.participant_id, new.channel, new.message_class)
@@ -117,7 +117,7 @@ def row(tx: Transaction, message_id: str) -> sqlite3.Row:
     """Return a message's row; raise `NotFoundError`."""
     found = tx.one("message", id=message_id)
     if found is None:
-        raise NotFoundError(f"there is no message {message_id}")
+        raise NotFoundError("message", message_id)
     return found
 
 
@@ -182,6 +182,17 @@ def leave_lane(tx: Transaction, message: sqlite3.Row) -> None:
     tx.run("leave_lane", id=message["id"])
     key = message["lane_key"]
     tx.run("set_lane_due", kind=Work.OUTBOX.value, key=key, due_at=head_due(tx, key))
+    tx.wake(Work.OUTBOX)
+
+
+def put_back(tx: Transaction, message: sqlite3.Row) -> None:
+    """Queue a message in doubt again: in its place, or at the tail when it had left its lane."""
+    tx.run("queue_again", id=message["id"], uncounted=0, error=message["last_error"], now=tx.now)
+    key, message_class = message["lane_key"], MessageClass(message["class"])
+    if message["seq"] is None:
+        seq = lanes.append(tx, Work.OUTBOX, key, message_class.priority)
+        tx.run("enter_lane", id=message["id"], seq=seq, now=tx.now)
+    tx.run("set_lane_due", kind=Work.OUTBOX.value, key=key, due_at=tx.now)
     tx.wake(Work.OUTBOX)
 
 

@@ -5,17 +5,19 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from promptpipe.model.errors import LeaseLostError
+from promptpipe.model.errors import LeaseLostError, PreconditionError
 from promptpipe.model.leases import Claimed, Work
 from promptpipe.model.messages import (
     AttemptState,
     InDoubtPolicy,
     MessageClass,
     MessageStatus,
+    Resolution,
     SendOrder,
     Verdict,
 )
 from promptpipe.storage.sqlite import lanes, messages
+from promptpipe.storage.sqlite.pages import page
 from promptpipe.storage.sqlite.values import seconds, span
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
     from promptpipe.model.ids import MessageId
     from promptpipe.model.leases import Claim, Lease
+    from promptpipe.model.listing import MessageFilter, Page, PageRequest
     from promptpipe.model.messages import InDoubtRules, NewMessage, OutboxMessage, Settlement
     from promptpipe.storage.sqlite.database import Database
     from promptpipe.storage.sqlite.transaction import Transaction
@@ -32,6 +35,8 @@ ADMIT_LIMIT = 100
 
 SENDER_VANISHED = "its sender vanished while the request was on its way"
 DROPPED = "dropped: no status came within the wait"
+DROPPED_BY_OPERATOR = "dropped by an operator"
+RESENT_BY_OPERATOR = "sent again by an operator"
 SENT_AGAIN = "no status came within the wait; sent again"
 
 _ATTEMPT_STATES = dict.fromkeys(Verdict, AttemptState.FAILED) | {
@@ -56,6 +61,14 @@ class SqliteOutbox:
         """See `OutboxStore.get`."""
         return await self._database.read(lambda tx: messages.as_message(messages.row(tx, message_id)))
 
+    async def list(self, wanted: MessageFilter, page: PageRequest) -> Page[OutboxMessage]:
+        """See `OutboxStore.list`."""
+        return await self._database.read(partial(_list, wanted=wanted, request=page))
+
+    async def resolve(self, message_id: MessageId, resolution: Resolution) -> OutboxMessage:
+        """See `OutboxStore.resolve`."""
+        return await self._database.write(partial(_resolve, message_id=message_id, resolution=resolution))
+
     async def claim(self, claim: Claim) -> Claimed[Lease]:
         """See `OutboxStore.claim`."""
         return await self._database.write(partial(_claim, request=claim))
@@ -72,6 +85,31 @@ class SqliteOutbox:
         if lost is not None:
             raise lost
         return following
+
+
+def _list(tx: Transaction, wanted: MessageFilter, request: PageRequest) -> Page[OutboxMessage]:
+    status = None if wanted.status is None else wanted.status.value
+    if wanted.participant_id is None:
+        return page(tx, "list_messages", request, messages.as_message, status=status)
+    return page(
+        tx, "list_messages_of", request, messages.as_message, status=status, participant_id=wanted.participant_id
+    )
+
+
+def _resolve(tx: Transaction, message_id: MessageId, resolution: Resolution) -> OutboxMessage:
+    message = messages.row(tx, message_id)
+    if message["status"] != MessageStatus.IN_DOUBT.value:
+        raise PreconditionError(f"the message {message_id} is not in doubt: it is {message['status']}")
+    match resolution:
+        case Resolution.MARK_SENT:
+            messages.advance(tx, message, message["attempts"], AttemptState.SENT)
+        case Resolution.DROP:
+            _give_up(tx, message, DROPPED_BY_OPERATOR)
+            messages.set_status(tx, message, MessageStatus.FAILED, error=DROPPED_BY_OPERATOR)
+        case Resolution.RESEND:
+            _give_up(tx, message, RESENT_BY_OPERATOR)
+            messages.put_back(tx, message)
+    return messages.as_message(messages.row(tx, message_id))
 
 
 def _claim(tx: Transaction, request: Claim) -> Claimed[Lease]:

@@ -6,8 +6,9 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from promptpipe.storage.sqlite.database import open_database
+from promptpipe.storage.sqlite.history import SqliteHistory
 from promptpipe.storage.sqlite.inbound import SqliteInbound
-from promptpipe.storage.sqlite.jobs import SqliteJobs
+from promptpipe.storage.sqlite.job_queues import SqliteJobs
 from promptpipe.storage.sqlite.leases import SqliteLeases
 from promptpipe.storage.sqlite.mailboxes import SqliteMailboxes
 from promptpipe.storage.sqlite.outbox import SqliteOutbox
@@ -38,6 +39,7 @@ class SqliteStore:
         self.mailboxes = SqliteMailboxes(database)
         self.outbox = SqliteOutbox(database, rules)
         self.inbound = SqliteInbound(database)
+        self.history = SqliteHistory(database)
         self.participants = SqliteParticipants(database)
         self.leases = SqliteLeases(database, rules)
         self.recovery = SqliteRecovery(database, worker, rules)

@@ -1,8 +1,8 @@
 -- name: insert_job
 INSERT INTO jobs (id, queue, priority, due_at, kind, status, run_at, payload, dedupe_key, participant_id,
     max_attempts, created_at, updated_at)
-VALUES (:id, :queue, :priority, :due_at, :kind, 'queued', :run_at, :payload, :dedupe_key, :participant_id,
-    :max_attempts, :now, :now)
+VALUES (:id, :queue, :priority, :due_at, :kind, 'queued', :due_at, :payload, :dedupe_key, :participant_id,
+    :max_attempts, :created_at, :now)
 
 -- name: job
 SELECT *, NULL AS finished_at FROM jobs WHERE id = :id
@@ -85,3 +85,37 @@ SELECT id FROM jobs WHERE worker = :worker ORDER BY id
 -- Their worker is gone without a word.
 UPDATE jobs SET status = 'queued', worker = NULL, crashes = crashes + 1, due_at = :now, updated_at = :now
 WHERE worker IS NOT NULL AND worker <> :me
+
+-- name: list_jobs
+SELECT id, queue, priority, kind, status, run_at, payload, dedupe_key, participant_id, attempt, max_attempts, worker,
+    last_error, created_at, updated_at, NULL AS finished_at
+FROM jobs WHERE id < :after
+    AND (:status IS NULL OR status = :status) AND (:kind IS NULL OR kind = :kind)
+    AND (:queue IS NULL OR queue = :queue)
+UNION ALL
+SELECT id, queue, priority, kind, status, run_at, payload, dedupe_key, participant_id, attempt, max_attempts, worker,
+    last_error, created_at, finished_at AS updated_at, finished_at
+FROM job_history WHERE id < :after
+    AND (:status IS NULL OR status = :status) AND (:kind IS NULL OR kind = :kind)
+    AND (:queue IS NULL OR queue = :queue)
+ORDER BY id DESC LIMIT :limit
+
+-- name: list_jobs_of
+SELECT id, queue, priority, kind, status, run_at, payload, dedupe_key, participant_id, attempt, max_attempts, worker,
+    last_error, created_at, updated_at, NULL AS finished_at
+FROM jobs WHERE participant_id = :participant_id AND id < :after
+    AND (:status IS NULL OR status = :status) AND (:kind IS NULL OR kind = :kind)
+    AND (:queue IS NULL OR queue = :queue)
+UNION ALL
+SELECT id, queue, priority, kind, status, run_at, payload, dedupe_key, participant_id, attempt, max_attempts, worker,
+    last_error, created_at, finished_at AS updated_at, finished_at
+FROM job_history WHERE participant_id = :participant_id AND id < :after
+    AND (:status IS NULL OR status = :status) AND (:kind IS NULL OR kind = :kind)
+    AND (:queue IS NULL OR queue = :queue)
+ORDER BY id DESC LIMIT :limit
+
+-- name: hasten_job
+UPDATE jobs SET due_at = :now, run_at = :now, updated_at = :now WHERE id = :id
+
+-- name: delete_job_history
+DELETE FROM job_history WHERE id = :id

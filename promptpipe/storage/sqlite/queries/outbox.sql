@@ -115,3 +115,12 @@ VALUES (:channel, :provider_id, :receipt_id, :now)
 
 -- name: take_parked_receipts
 DELETE FROM parked_updates WHERE channel = :channel AND provider_id = :provider_id RETURNING receipt_id
+
+-- name: list_messages
+SELECT * FROM outbox_messages WHERE id < :after AND (:status IS NULL OR status = :status)
+ORDER BY id DESC LIMIT :limit
+
+-- name: list_messages_of
+SELECT * FROM outbox_messages
+WHERE participant_id = :participant_id AND id < :after AND (:status IS NULL OR status = :status)
+ORDER BY id DESC LIMIT :limit

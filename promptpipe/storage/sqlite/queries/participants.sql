@@ -46,3 +46,23 @@ ORDER BY expires_at IS NULL, expires_at, created_at DESC
 INSERT INTO registered_hooks (participant_id, handler_type, flow_type, expires_at, created_at)
 VALUES (:participant_id, :handler_type, :flow_type, :expires_at, :now)
 ON CONFLICT DO NOTHING
+
+-- name: list_participants
+SELECT * FROM conversation_participants WHERE id < :after AND (:status IS NULL OR status = :status)
+ORDER BY id DESC LIMIT :limit
+
+-- name: update_participant
+UPDATE conversation_participants SET status = :status, name = :name, gender = :gender, ethnicity = :ethnicity,
+    background = :background, timezone = :timezone, updated_at = :now
+WHERE id = :id
+
+-- name: list_flow_states
+SELECT *, participant_id || '/' || flow_type AS id FROM flow_states
+WHERE (participant_id, flow_type) < (:after, :after_type) AND (:flow_type IS NULL OR flow_type = :flow_type)
+ORDER BY participant_id DESC, flow_type DESC LIMIT :limit
+
+-- name: list_flow_states_of
+SELECT *, participant_id || '/' || flow_type AS id FROM flow_states
+WHERE participant_id = :participant_id AND (participant_id, flow_type) < (:after, :after_type)
+    AND (:flow_type IS NULL OR flow_type = :flow_type)
+ORDER BY flow_type DESC LIMIT :limit
