@@ -7,7 +7,7 @@ UV     := $(BIN)/uv
 SOURCES = $(shell git ls-files '*.py' ':!:*/pb/*')
 
 .DEFAULT_GOAL := help
-.PHONY: help env run test test-fast check format lock clean
+.PHONY: help env run test test-fast check format proto bench-rpc lock clean
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,11 +42,18 @@ check: $(STAMP) ## lint, types, imports, dependencies, spelling
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
 	@$(BIN)/deptry promptpipe
+	@$(BIN)/buf lint proto
 	@git ls-files | xargs $(BIN)/codespell
 
 format: $(STAMP) ## format the code and apply safe fixes
 	@$(BIN)/ruff check --quiet --fix .
 	@$(BIN)/ruff format --quiet .
+
+bench-rpc: $(STAMP) ## measure the gRPC server against grpclib on asyncio
+	@$(BIN)/python -m bench.rpc
+
+proto: $(STAMP) ## generate the code of proto/ anew
+	@cd proto && PATH="$(abspath $(BIN)):$$PATH" buf generate 2>&1 | { grep -v '^Writing ' || true; }
 
 lock: $(STAMP) ## renew the locked dependencies (needs the network)
 	$(UV) pip compile --universal --generate-hashes --all-extras --quiet --upgrade \

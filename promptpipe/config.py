@@ -86,6 +86,23 @@ class WhatsAppSettings(BaseModel):
     send_timeout: PositiveSeconds = 10.0
 
 
+class GrpcTlsSettings(BaseModel):
+    """TLS of the gRPC plane: files in PEM. With a client CA, clients need a certificate of that authority."""
+
+    cert_file: str | None = None
+    key_file: str | None = None
+    client_ca_file: str | None = None
+
+
+class ClientSettings(BaseModel):
+    """How the admin commands reach the service: `HOST:PORT` (`grpc_bind` when unset), and by which TLS, if any."""
+
+    server: Bind | None = None
+    ca_file: str | None = None
+    cert_file: str | None = None
+    key_file: str | None = None
+
+
 class Settings(BaseSettings):
     """Everything that can be set."""
 
@@ -101,6 +118,10 @@ class Settings(BaseSettings):
     database_url: Annotated[str, AfterValidator(_sqlite_url)] = "sqlite:///promptpipe.db"
     http_bind: Bind = "127.0.0.1:8080"
     channel: ChannelName = ChannelName.SIMULATOR
+    grpc_bind: Bind = "127.0.0.1:50051"
+    grpc_tls: GrpcTlsSettings = GrpcTlsSettings()
+    admin_token: SecretStr | None = None
+    client: ClientSettings = ClientSettings()
     whatsapp: WhatsAppSettings = WhatsAppSettings()
     auto_enroll: bool = False
     daily_prompt_reminder_delay: Seconds = 5 * 3600.0
@@ -150,6 +171,7 @@ def load_settings(**flags: object) -> Settings:
     if settings.lease < 2 * settings.whatsapp.send_timeout:
         raise SettingsError(f"{PREFIX}LEASE: must be at least twice {PREFIX}WHATSAPP__SEND_TIMEOUT")
     _check_channel(settings)
+    _check_grpc(settings)
     return settings
 
 
@@ -170,9 +192,9 @@ def unknown_settings(environment: Iterable[str] | None = None) -> Iterator[tuple
 
 def flat_names() -> Iterator[str]:
     """Yield the names of all settings as they stand in the environment, without the prefix."""
-    for name in Settings.model_fields:
-        if name == "whatsapp":
-            yield from (f"WHATSAPP__{inner.upper()}" for inner in WhatsAppSettings.model_fields)
+    for name, field in Settings.model_fields.items():
+        if isinstance(field.default, BaseModel):
+            yield from (f"{name}__{inner}".upper() for inner in type(field.default).model_fields)
         else:
             yield name.upper()
 
@@ -184,6 +206,20 @@ def is_loopback(bind: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def _check_grpc(settings: Settings) -> None:
+    tls = settings.grpc_tls
+    if (tls.cert_file is None) != (tls.key_file is None) or (tls.client_ca_file and not tls.cert_file):
+        missing = "KEY_FILE" if tls.cert_file else "CERT_FILE"
+        raise SettingsError(f"{PREFIX}GRPC_TLS__{missing}: is needed with the others")
+    if settings.admin_token is not None and not settings.admin_token.get_secret_value().strip():
+        raise SettingsError(f"{PREFIX}ADMIN_TOKEN: must not be empty; leave it out for none")
+    if not is_loopback(settings.grpc_bind) and settings.admin_token is None and tls.client_ca_file is None:
+        raise SettingsError(
+            f"{PREFIX}ADMIN_TOKEN: is needed before {PREFIX}GRPC_BIND leaves loopback"
+            f" (or {PREFIX}GRPC_TLS__CLIENT_CA_FILE)"
+        )
 
 
 def _check_channel(settings: Settings) -> None:

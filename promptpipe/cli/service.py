@@ -1,4 +1,4 @@
-"""The command line."""
+"""Commands that run the service, the simulator, or both."""
 
 from __future__ import annotations
 
@@ -9,31 +9,21 @@ from typing import TYPE_CHECKING, Annotated
 import structlog
 import trio
 import typer
-from pydantic import SecretStr
+from pydantic import BaseModel, SecretStr
 from rich.console import Console
 
 from promptpipe import __version__
-from promptpipe.config import PREFIX, LogFormat, Settings, load_settings, unknown_settings
-from promptpipe.logs import set_up_logging
+from promptpipe.cli.start import EXIT_FAILED, EXIT_USAGE, fail, start
+from promptpipe.config import PREFIX, Settings
 from promptpipe.model.errors import PromptPipeError, SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-EXIT_FAILED = 1
-EXIT_USAGE = 2
-"""Of the command line, or of the settings."""
-
-cli = typer.Typer(
-    help="Long conversations over WhatsApp that survive anything.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+service = typer.Typer()
 simulator = typer.Typer(
     help="A stand-in for Meta, on loopback, for development and tests.", invoke_without_command=True
 )
-cli.add_typer(simulator, name="simulator")
 
 DatabaseUrl = Annotated[str | None, typer.Option(help=f"Overrides {PREFIX}DATABASE_URL.", metavar="URL")]
 HttpBind = Annotated[str | None, typer.Option(help=f"Overrides {PREFIX}HTTP_BIND.", metavar="HOST:PORT")]
@@ -43,47 +33,47 @@ WithProcess = Annotated[int | None, typer.Option(help="End when this process has
 log = structlog.get_logger(__name__)
 
 
-@cli.command()
+@service.command()
 def serve(
     database_url: DatabaseUrl = None,
     http_bind: HttpBind = None,
     with_process: WithProcess = None,
 ) -> None:
     """Run the service until SIGTERM or SIGINT."""
-    settings = _start(database_url=database_url, http_bind=http_bind)
+    settings = start(database_url=database_url, http_bind=http_bind)
     from promptpipe import app  # noqa: PLC0415  commands that do not serve start faster without it
 
     _run(partial(app.serve, settings, with_process=with_process))
 
 
-@cli.command()
+@service.command()
 def migrate(database_url: DatabaseUrl = None) -> None:
     """Bring the database's schema up to date."""
-    settings = _start(database_url=database_url)
+    settings = start(database_url=database_url)
     from promptpipe import app  # noqa: PLC0415
 
     _run(partial(app.migrate, settings))
 
 
-@cli.command()
+@service.command()
 def config() -> None:
     """Print the settings in effect, secrets masked."""
-    settings = _start()
+    settings = start()
     for name, value in _flat(settings):
         typer.echo(f"{PREFIX}{name}={value}")
 
 
-@cli.command()
+@service.command()
 def dev(with_process: WithProcess = None) -> None:
     """Run service and simulator together, people enrolled when they first write."""
-    settings = _start()
+    settings = start()
     from promptpipe.dev import run_both  # noqa: PLC0415
 
     tell = partial(typer.secho, fg=typer.colors.GREEN, bold=True, err=True)
     sys.exit(trio.run(run_both, settings, tell, with_process))
 
 
-@cli.command()
+@service.command()
 def version() -> None:
     """Print the version."""
     typer.echo(__version__)
@@ -100,7 +90,7 @@ def simulate(
     """Run a stand-in for Meta."""
     if context.invoked_subcommand is not None:
         return
-    settings = _start(simulator_bind=bind, http_bind=http_bind)
+    settings = start(simulator_bind=bind, http_bind=http_bind)
     from promptpipe.simulator.server import serve_simulator  # noqa: PLC0415
 
     _run(partial(serve_simulator, settings, webhook_url, with_process=with_process))
@@ -113,28 +103,11 @@ def chat(
     bind: SimulatorBind = None,
 ) -> None:
     """Be a person with a phone, in the terminal."""
-    settings = _start(simulator_bind=bind)
+    settings = start(simulator_bind=bind)
     from promptpipe.simulator import chat as phone_app  # noqa: PLC0415
 
     url = f"http://{settings.simulator_bind}"
     sys.exit(trio.run(phone_app.chat, url, phone, name, Console(highlight=False)))
-
-
-def main() -> None:
-    """Run the command line and exit."""
-    cli(prog_name="promptpipe")
-
-
-def _start(**flags: str | None) -> Settings:
-    """Load the settings and set up logging; exit with the reason when a setting is bad."""
-    try:
-        settings = load_settings(**flags)
-    except SettingsError as error:
-        _fail(error, EXIT_USAGE)
-    set_up_logging(as_json=settings.log_format is LogFormat.JSON)
-    for name, nearest in unknown_settings():
-        log.warning("unknown setting", name=name, **({"did_you_mean": nearest} if nearest else {}))
-    return settings
 
 
 def _run(function: Callable[[], Awaitable[None]]) -> None:
@@ -142,15 +115,10 @@ def _run(function: Callable[[], Awaitable[None]]) -> None:
     try:
         trio.run(function)
     except PromptPipeError as error:
-        _fail(error, EXIT_USAGE if isinstance(error, SettingsError) else EXIT_FAILED)
+        fail(error, EXIT_USAGE if isinstance(error, SettingsError) else EXIT_FAILED)
     except BaseException as error:  # noqa: ASYNC103  the last thing that happens
         log.critical("the service failed", exc_info=error)
         sys.exit(EXIT_FAILED)
-
-
-def _fail(error: Exception, code: int) -> None:
-    typer.secho(f"promptpipe: {error}", fg=typer.colors.RED, err=True)
-    sys.exit(code)
 
 
 def _flat(settings: Settings) -> list[tuple[str, object]]:
@@ -159,10 +127,8 @@ def _flat(settings: Settings) -> list[tuple[str, object]]:
     flat: list[tuple[str, object]] = []
     for name in Settings.model_fields:
         value = getattr(values, name)
-        if name == "whatsapp":
-            flat += [
-                (f"WHATSAPP__{inner.upper()}", _shown(getattr(value, inner))) for inner in type(value).model_fields
-            ]
+        if isinstance(value, BaseModel):
+            flat += [(f"{name}__{inner}".upper(), _shown(getattr(value, inner))) for inner in type(value).model_fields]
         else:
             flat.append((name.upper(), _shown(value)))
     return flat

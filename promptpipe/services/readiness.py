@@ -28,6 +28,8 @@ class Readiness:
 
     def __init__(self) -> None:
         self.obstacle: str | None = "starting"
+        self.changed = trio.Event()
+        """Set, and replaced, when the obstacle changes."""
         self._failed = trio.Event()
 
     @property
@@ -38,12 +40,12 @@ class Readiness:
     def store_failed(self) -> None:
         """Note that the store could not commit; `run` finds out when it can again."""
         if self.ready:
-            self.obstacle = "the database is not available"
+            self._change("the database is not available")
         self._failed.set()
 
     def drain(self) -> None:
         """Be ready no more."""
-        self.obstacle = "draining"
+        self._change("draining")
 
     async def run(self, store: Store, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Become ready, and again after each failure of the store, until canceled."""
@@ -51,10 +53,15 @@ class Readiness:
             await self._wait_committed(store)
             self._failed = trio.Event()
             if self.obstacle != "draining":
-                self.obstacle = None
+                self._change(None)
                 log.info("ready")
             task_status.started()
             await self._failed.wait()
+
+    def _change(self, obstacle: str | None) -> None:
+        self.obstacle = obstacle
+        changed, self.changed = self.changed, trio.Event()
+        changed.set()
 
     async def _wait_committed(self, store: Store) -> None:
         while True:

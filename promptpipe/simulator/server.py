@@ -12,12 +12,13 @@ import trio
 
 from promptpipe.config import SIMULATOR_APP_SECRET, is_loopback, split_bind
 from promptpipe.model.errors import SettingsError
+from promptpipe.net import listen
 from promptpipe.runtime.clock import SystemClock
 from promptpipe.runtime.supervisor import Supervisor, stop_on_signal, stop_with_process
 from promptpipe.simulator.app import make_simulator_app
 from promptpipe.simulator.meta_stand_in import MetaStandIn
 from promptpipe.simulator.webhooks import Webhooks
-from promptpipe.web.server import HttpServer, listen
+from promptpipe.web.server import HttpServer
 
 if TYPE_CHECKING:
     import socket

@@ -34,7 +34,7 @@ async def enqueue(db: Database, after: float = 0.0, **other: object) -> Job:
 
 async def ended(db: Database, outcome: Outcome, **other: object) -> Job:
     """Return a job that has ended."""
-    job = await enqueue(db, **other)
+    job = await enqueue(db, **other)  # type: ignore[arg-type]
     [leased] = (await db.store.jobs.claim(db.claim())).items
     await db.store.jobs.finish([Ending(leased.lease, outcome)])
     return await db.store.jobs.get(job.id)
@@ -48,11 +48,12 @@ async def test_failed_job_is_retried_as_the_same_job(db: Database) -> None:
     failed = await ended(db, BOOM, payload={"n": 1}, dedupe_key="k", priority=2, max_attempts=3)
     assert (failed.status, failed.attempt) == (JobStatus.FAILED, 1)
     db.clock.advance(60)
+    db.woken.clear()
     retried = await db.store.jobs.retry(failed.id)
     assert (retried.status, retried.attempt, retried.finished_at) == (JobStatus.QUEUED, 0, None)
     assert (retried.payload, retried.dedupe_key, retried.priority, retried.max_attempts) == ({"n": 1}, "k", 2, 3)
     assert (retried.created_at, retried.run_at) == (failed.created_at, db.clock.now())
-    assert db.woken[-1] is Work.JOB
+    assert db.woken == [Work.JOB]
     [leased] = (await db.store.jobs.claim(db.claim())).items
     assert (leased.job.id, leased.job.attempt) == (failed.id, 1)
     await db.store.jobs.finish([Ending(leased.lease, Finish())])
@@ -150,6 +151,7 @@ async def test_doubt_resolved_by_dropping_frees_the_lane(db: Database) -> None:
     doubtful, _ = await in_doubt(db, flow_type="echo")
     dropped = await db.store.outbox.resolve(doubtful.id, Resolution.DROP)
     assert (dropped.status, dropped.last_error) == (MessageStatus.FAILED, "dropped by an operator")
+    assert states(db, doubtful.id) == ["dropped"]
     order = await next_order(db)
     assert order is not None
     assert order.message.id != doubtful.id

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from promptpipe.storage.sqlite.transaction import STATEMENTS
 
 REPOSITORY = Path(__file__).parents[2]
 README = (REPOSITORY / "README.md").read_text()
-MODULES = sorted((REPOSITORY / "promptpipe").rglob("*.py"))
+MODULES = sorted(path for path in (REPOSITORY / "promptpipe").rglob("*.py") if "pb" not in path.parts)  # generated
 DOCUMENTS = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
 
 
@@ -78,6 +79,24 @@ def test_every_decision_is_in_the_index() -> None:
     for path in records:
         number, title = path.read_text().splitlines()[0].removeprefix("# ").split(". ", 1)
         assert f"- [{int(number):04} {title}]({path.name})" in index
+
+
+@pytest.mark.slow
+def test_generated_code_is_what_the_protos_give(tmp_path: Path) -> None:
+    """Nobody edits it, and nobody forgets `make proto`."""
+    programs = str(Path(sys.executable).parent)
+    (tmp_path / "proto").mkdir()
+    subprocess.run(
+        ["buf", "generate", "--output", str(tmp_path / "proto")],  # noqa: S607
+        cwd=REPOSITORY / "proto",
+        env={**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"},
+        capture_output=True,
+        check=True,
+    )
+    made, kept = tmp_path / "promptpipe/rpc/pb", REPOSITORY / "promptpipe/rpc/pb"
+    files = {path.relative_to(made) for path in made.rglob("*") if path.is_file()}
+    assert files == {path.relative_to(kept) for path in kept.rglob("*") if path.is_file() and path.suffix != ".pyc"}
+    assert [str(file) for file in files if (made / file).read_bytes() != (kept / file).read_bytes()] == []
 
 
 def readme_commands() -> list[str]:

@@ -17,9 +17,10 @@ from promptpipe.channels.whatsapp.parse import parse
 from promptpipe.channels.whatsapp.signature import HEADER, is_signed
 from promptpipe.config import SIMULATOR_ACCESS_TOKEN, SIMULATOR_APP_SECRET, SIMULATOR_PHONE_NUMBER_ID
 from promptpipe.model.messages import MessageStatus
+from promptpipe.net import listen
 from promptpipe.simulator.app import make_simulator_app
 from promptpipe.simulator.server import open_stand_in
-from promptpipe.web.server import HttpServer, listen
+from promptpipe.web.server import HttpServer
 from tests.support.eventually import eventually
 
 if TYPE_CHECKING:

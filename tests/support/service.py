@@ -17,9 +17,10 @@ import trio
 
 from promptpipe.channels.whatsapp import signature
 from promptpipe.config import SIMULATOR_APP_SECRET
+from promptpipe.net import listen
 from promptpipe.simulator.app import make_simulator_app
 from promptpipe.simulator.server import open_stand_in
-from promptpipe.web.server import HttpServer, listen
+from promptpipe.web.server import HttpServer
 from tests.support.eventually import eventually
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class Service:
     simulator_port: int
     settings: dict[str, str] = field(default_factory=dict)
     port: int = field(default_factory=free_port)
+    grpc_port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -63,6 +65,7 @@ class Service:
         ours = {
             "DATABASE_URL": f"sqlite:///{self.database}",
             "HTTP_BIND": f"127.0.0.1:{self.port}",
+            "GRPC_BIND": f"127.0.0.1:{self.grpc_port}",
             "SIMULATOR_BIND": f"127.0.0.1:{self.simulator_port}",
             "AUTO_ENROLL": "true",
             **self.settings,

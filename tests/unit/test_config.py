@@ -56,6 +56,9 @@ def test_defaults_are_a_service_on_loopback_with_a_simulated_channel() -> None:
         ("LOG_FORMAT", "xml", "json"),
         ("MAILBOX_CONCURRENCY", "0", "greater than or equal to 1"),
         ("WHATSAPP__SEND_TIMEOUT", "0", "greater than 0"),
+        ("GRPC_BIND", "50051", "must be HOST:PORT"),
+        ("ADMIN_TOKEN", " ", "must not be empty"),
+        ("CLIENT__SERVER", "localhost", "must be HOST:PORT"),
     ],
 )
 def test_bad_setting_is_named_with_its_rule(
@@ -129,3 +132,36 @@ def test_unknown_settings_are_found_with_the_likely_name() -> None:
         (f"{PREFIX}XYZZY", None),
     ]
     assert "WHATSAPP__APP_SECRET" in set(flat_names())
+
+
+def test_grpc_leaves_loopback_only_with_a_token_or_known_clients(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever reaches it could read everybody's conversation."""
+    set_all(monkeypatch, {"GRPC_BIND": "0.0.0.0:50051"})
+    with pytest.raises(SettingsError, match="PROMPTPIPE_ADMIN_TOKEN: is needed before PROMPTPIPE_GRPC_BIND"):
+        load_settings()
+    set_all(monkeypatch, {"GRPC_TLS__CERT_FILE": "c", "GRPC_TLS__KEY_FILE": "k"})
+    with pytest.raises(SettingsError, match="PROMPTPIPE_ADMIN_TOKEN"):
+        load_settings()
+    set_all(monkeypatch, {"GRPC_TLS__CLIENT_CA_FILE": "ca"})
+    assert load_settings().grpc_tls.client_ca_file == "ca"
+
+
+def test_token_lets_grpc_leave_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And is shown nowhere."""
+    set_all(monkeypatch, {"GRPC_BIND": "[::]:50051", "ADMIN_TOKEN": "hunter2"})
+    assert "hunter2" not in repr(load_settings())
+
+
+@pytest.mark.parametrize(
+    ("given", "missing"),
+    [
+        ({"CERT_FILE": "c"}, "KEY_FILE"),
+        ({"KEY_FILE": "k"}, "CERT_FILE"),
+        ({"CLIENT_CA_FILE": "ca"}, "CERT_FILE"),
+    ],
+)
+def test_tls_needs_certificate_and_key(monkeypatch: pytest.MonkeyPatch, given: dict[str, str], missing: str) -> None:
+    """The one that is missing is named."""
+    set_all(monkeypatch, {f"GRPC_TLS__{name}": value for name, value in given.items()})
+    with pytest.raises(SettingsError, match=f"PROMPTPIPE_GRPC_TLS__{missing}: is needed"):
+        load_settings()

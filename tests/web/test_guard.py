@@ -11,10 +11,11 @@ import pytest
 import trio
 
 from promptpipe.model.errors import AddressInUseError, SettingsError
+from promptpipe.net import listen
 from promptpipe.services.readiness import Readiness
 from promptpipe.web import guard
 from promptpipe.web.app import make_app
-from promptpipe.web.server import HttpServer, listen
+from promptpipe.web.server import HttpServer
 from tests.support.eventually import eventually
 
 if TYPE_CHECKING:

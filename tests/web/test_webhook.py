@@ -12,10 +12,11 @@ import pytest
 import trio
 
 from promptpipe.channels.whatsapp import WhatsAppChannel, WhatsAppConfig, signature
+from promptpipe.net import listen
 from promptpipe.services.inbound import Inbound
 from promptpipe.services.readiness import Readiness
 from promptpipe.web.app import MAX_BODY, make_app
-from promptpipe.web.server import HttpServer, listen
+from promptpipe.web.server import HttpServer
 from tests.support.database import open_database
 from tests.support.people import ENROLLMENT, NUMBER_ID, text_webhook
 from tests.support.unreliable import Trouble

@@ -1,0 +1,9 @@
+"""The composition root: it alone knows the concrete classes, and puts them together."""
+
+from __future__ import annotations
+
+from promptpipe.app.components import Components, open_components
+from promptpipe.app.parts import make_recovery
+from promptpipe.app.run import migrate, run, serve
+
+__all__ = ["Components", "make_recovery", "migrate", "open_components", "run", "serve"]

@@ -1,0 +1,100 @@
+"""The concrete classes of the product, opened and closed with the service."""
+
+from __future__ import annotations
+
+import random
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from promptpipe.channels.whatsapp import WhatsAppChannel, WhatsAppConfig
+from promptpipe.flows.conversation import ConversationFlow, ConversationFlowRecovery, ConversationSettings
+from promptpipe.model.ids import IdSource, WorkerId
+from promptpipe.model.messages import InDoubtPolicy, InDoubtRules
+from promptpipe.runtime.clock import SystemClock
+from promptpipe.runtime.wakeups import Wakeups
+from promptpipe.services.jobs import NOOP, noop
+from promptpipe.storage.sqlite import open_sqlite_store
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping, Sequence
+
+    from promptpipe.config import Settings
+    from promptpipe.flows.flow import Flow
+    from promptpipe.ports.channel import Channel
+    from promptpipe.ports.clock import Clock
+    from promptpipe.ports.store import Store
+    from promptpipe.recovery import Recoverable
+    from promptpipe.runtime.job_runner import JobHandler
+
+
+@dataclass(slots=True, kw_only=True)
+class Components:
+    """What the service is made of, before it runs. A composition root of another kind may replace any of it."""
+
+    settings: Settings
+    clock: Clock
+    new_id: IdSource
+    worker: WorkerId
+    wakeups: Wakeups
+    store: Store
+    channels: Mapping[str, Channel]
+    flows: Sequence[Flow]
+    recoverables: Sequence[Recoverable]
+    job_handlers: Mapping[str, JobHandler] = field(default_factory=lambda: {NOOP: noop})
+
+
+@asynccontextmanager
+async def open_components(settings: Settings) -> AsyncIterator[Components]:
+    """Open the database and the channels that *settings* name; close them with the context."""
+    clock = SystemClock()
+    chance = random.SystemRandom()
+    new_id = IdSource(clock.now, chance.getrandbits)
+    worker = WorkerId(new_id())
+    wakeups = Wakeups()
+    async with (
+        open_sqlite_store(
+            settings.sqlite_path,
+            clock=clock,
+            ids=new_id,
+            worker=worker,
+            rules=InDoubtRules(settings.in_doubt_wait, InDoubtPolicy(settings.in_doubt_policy)),
+            on_commit=wakeups,
+        ) as store,
+        WhatsAppChannel.opened(_whatsapp_config(settings)) as whatsapp,
+    ):
+        yield Components(
+            settings=settings,
+            clock=clock,
+            new_id=new_id,
+            worker=worker,
+            wakeups=wakeups,
+            store=store,
+            channels={whatsapp.name: whatsapp},
+            flows=[
+                ConversationFlow(
+                    ConversationSettings(
+                        reminder_delay=timedelta(seconds=settings.daily_prompt_reminder_delay),
+                        max_reply_age=timedelta(seconds=settings.max_reply_age),
+                    )
+                )
+            ],
+            recoverables=[ConversationFlowRecovery()],
+        )
+
+
+def _whatsapp_config(settings: Settings) -> WhatsAppConfig:
+    """Return the channel's settings; `load_settings` has seen to it that none is missing."""
+    whatsapp = settings.whatsapp_in_use()
+    secrets = {
+        name: value.get_secret_value()
+        for name in ("access_token", "app_secret", "verify_token")
+        if (value := getattr(whatsapp, name)) is not None
+    }
+    return WhatsAppConfig(
+        api_url=whatsapp.api_url or "",
+        phone_number_id=whatsapp.phone_number_id or "",
+        send_timeout=whatsapp.send_timeout,
+        **secrets,
+    )

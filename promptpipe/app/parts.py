@@ -1,0 +1,184 @@
+"""What the supervisor runs: the runners and the servers, made of components."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING
+
+from promptpipe.flows.registry import FlowRegistry
+from promptpipe.model.decisions import Hook
+from promptpipe.model.errors import SettingsError
+from promptpipe.model.inbound import Enrollment
+from promptpipe.model.jobs import DEFAULT_QUEUE
+from promptpipe.recovery import RecoveryManager, RecoveryRegistry
+from promptpipe.rpc.auth import bearer_token, everyone
+from promptpipe.rpc.handlers import (
+    FlowHandlers,
+    HistoryHandlers,
+    JobHandlers,
+    OutboxHandlers,
+    ParticipantHandlers,
+    RecoveryHandlers,
+)
+from promptpipe.rpc.health import Health
+from promptpipe.rpc.pb.promptpipe import v1
+from promptpipe.rpc.reflection import service_name, with_reflection
+from promptpipe.rpc.server import RpcServer, tls_context
+from promptpipe.runtime.job_runner import JobRunner
+from promptpipe.runtime.lease_keeper import LeaseKeeper
+from promptpipe.runtime.mailbox_runner import MailboxRunner
+from promptpipe.runtime.outbox_sender import OutboxSender
+from promptpipe.runtime.persistence import Persistence
+from promptpipe.runtime.worker import Worker
+from promptpipe.services.conversations import Conversations
+from promptpipe.services.inbound import Inbound
+from promptpipe.services.jobs import Jobs
+from promptpipe.services.messages import Messages
+from promptpipe.services.participants import Participants
+from promptpipe.services.recoveries import Recoveries
+from promptpipe.web.app import make_app
+from promptpipe.web.server import HttpServer
+
+if TYPE_CHECKING:
+    import socket
+    import ssl
+
+    from promptpipe.app.components import Components
+    from promptpipe.config import Settings
+    from promptpipe.recovery import ResponseHandlerRecoveryInfo, TimerRecoveryInfo
+    from promptpipe.rpc.auth import Authenticate
+    from promptpipe.rpc.server import Service
+    from promptpipe.runtime.supervisor import Part
+    from promptpipe.services.readiness import Readiness
+
+
+def make_worker(components: Components, readiness: Readiness) -> Worker:
+    """Return this process as one that leases work."""
+    chance = random.SystemRandom().random
+    persistence = Persistence(chance, readiness.store_failed)
+    keeper = LeaseKeeper(
+        components.store.leases, components.clock, persistence, lease_seconds=components.settings.lease
+    )
+    return Worker(
+        id=components.worker,
+        clock=components.clock,
+        keeper=keeper,
+        wakeups=components.wakeups,
+        persistence=persistence,
+        random=chance,
+    )
+
+
+def make_runners(components: Components, worker: Worker) -> list[Part]:
+    """Return what works off jobs, mailboxes and the outbox."""
+    settings, store = components.settings, components.store
+    flows = FlowRegistry(components.flows)
+    conversations = Conversations(flows, components.clock, components.new_id)
+    return [
+        JobRunner(store.jobs, components.job_handlers, flows.job_kinds, worker, slots=settings.job_concurrency),
+        MailboxRunner(store.mailboxes, conversations.decide, worker, slots=settings.mailbox_concurrency),
+        OutboxSender(store.outbox, components.channels, worker, slots=settings.outbox_concurrency),
+    ]
+
+
+def make_recovery(components: Components) -> RecoveryManager:
+    """Return the recovery manager with every recoverable registered, and callbacks that repair by way of the store."""
+    store, clock = components.store.recovery, components.clock
+
+    async def restore_timer(info: TimerRecoveryInfo) -> bool:
+        # The participant's flow starts it again, under the mailbox's lease and with its state's version.
+        remaining = info.remaining(clock.now())
+        return await store.report_lost_timer(info.lost, info.flow_type, info.data_key, remaining)
+
+    async def restore_handler(info: ResponseHandlerRecoveryInfo) -> bool:
+        hook = Hook(
+            participant_id=info.participant_id,
+            handler_type=info.handler_type,
+            flow_type=info.flow_type,
+            expires_at=None if info.ttl is None else clock.now() + info.ttl,
+        )
+        return await store.register_hook(hook)
+
+    registry = RecoveryRegistry(store)
+    registry.register_timer_recovery(restore_timer)
+    registry.register_handler_recovery(restore_handler)
+    manager = RecoveryManager(registry, clock)
+    for recoverable in components.recoverables:
+        manager.register(recoverable)
+    return manager
+
+
+def make_http_server(components: Components, readiness: Readiness, listener: socket.socket) -> HttpServer:
+    """Return the server of webhooks and health checks."""
+    app = make_app(_webhooks(components, readiness), readiness)
+    return HttpServer("HTTP server", app, listener, grace=components.settings.shutdown_grace)
+
+
+def make_rpc_server(
+    components: Components, readiness: Readiness, recovery: RecoveryManager, listener: socket.socket
+) -> RpcServer:
+    """Return the gRPC server; raise `SettingsError` when its TLS files cannot be used."""
+    settings = components.settings
+    recoveries = Recoveries(recovery, components.store.recovery)
+    return RpcServer(
+        _services(components, readiness, recoveries),
+        listener,
+        grace=settings.shutdown_grace,
+        authenticate=_gate(settings),
+        tls=_grpc_tls(settings),
+    )
+
+
+def _webhooks(components: Components, readiness: Readiness) -> dict[str, Inbound]:
+    enrollment = _enrollment(components) if components.settings.auto_enroll else None
+    return {
+        name: Inbound(channel, components.store.inbound, enrollment, readiness.store_failed)
+        for name, channel in components.channels.items()
+    }
+
+
+def _enrollment(components: Components) -> Enrollment:
+    flow = components.flows[0]
+    return Enrollment(flow.flow_type, flow.handler_type, flow.initial_state)
+
+
+def _services(components: Components, readiness: Readiness, recoveries: Recoveries) -> list[Service]:
+    """Return the services of the gRPC plane, with health and reflection."""
+    store, new_id = components.store, components.new_id
+    channel = next(iter(components.channels))
+    people = Participants(store.participants, channel, _enrollment(components))
+    jobs = Jobs(
+        store.jobs,
+        store.participants,
+        kinds=components.job_handlers,
+        timer_kinds=FlowRegistry(components.flows).job_kinds,
+        queues=[DEFAULT_QUEUE],
+        clock=components.clock,
+        new_id=new_id,
+    )
+    services: list[Service] = [
+        ParticipantHandlers(people),
+        JobHandlers(jobs),
+        OutboxHandlers(Messages(store.outbox, store.participants, new_id), people),
+        HistoryHandlers(store.history),
+        FlowHandlers(store.participants),
+        RecoveryHandlers(recoveries),
+        v1.PromptServiceBase(),
+    ]
+    return with_reflection([*services, Health(readiness, map(service_name, services))])
+
+
+def _gate(settings: Settings) -> Authenticate:
+    token = settings.admin_token
+    return everyone if token is None else bearer_token(token.get_secret_value())
+
+
+def _grpc_tls(settings: Settings) -> ssl.SSLContext | None:
+    """Return the TLS context that the settings ask for; raise `SettingsError` when its files cannot be used."""
+    tls = settings.grpc_tls
+    if tls.cert_file is None or tls.key_file is None:
+        return None
+    try:
+        return tls_context(tls.cert_file, tls.key_file, tls.client_ca_file)
+    except OSError as error:
+        raise SettingsError(f"PROMPTPIPE_GRPC_TLS__…: the files cannot be used: {error}") from error

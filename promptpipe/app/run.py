@@ -1,0 +1,140 @@
+"""From the start to the end of the service."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import structlog
+import trio
+
+from promptpipe import __version__
+from promptpipe.app.components import open_components
+from promptpipe.app.parts import make_http_server, make_recovery, make_rpc_server, make_runners, make_worker
+from promptpipe.config import split_bind
+from promptpipe.model.errors import StoreUnavailableError
+from promptpipe.model.recovery import RecoveryReport
+from promptpipe.net import listen
+from promptpipe.runtime.supervisor import Supervisor, stop_on_signal, stop_with_process
+from promptpipe.services.readiness import Readiness
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from promptpipe.app.components import Components
+    from promptpipe.config import Settings
+    from promptpipe.model.ids import WorkerId
+    from promptpipe.model.recovery import ComponentReport
+    from promptpipe.ports.store import Store
+    from promptpipe.recovery import RecoveryManager
+
+GIVE_BACK_SECONDS = 5.0
+"""How long giving leases back may take at the end."""
+
+log = structlog.get_logger(__name__)
+
+
+async def serve(settings: Settings, *, with_process: int | None = None) -> None:
+    """Run the service until a signal ends it, or the process *with_process* has ended."""
+    async with open_components(settings) as components:
+        await run(components, with_process=with_process)
+
+
+async def migrate(settings: Settings) -> None:
+    """Bring the database's schema up to date, as starting the service would."""
+    async with open_components(settings):
+        log.info("the schema is up to date", database=settings.database_url)
+
+
+async def run(components: Components, *, with_process: int | None = None) -> None:
+    """Recover, run every part, and drain them at a signal; then give back whatever is still held.
+
+    The order matters: repairs, so that no lease of a dead process stands; runners; the server accepts; the service is
+    ready; and then, while it works, the components recover.
+    """
+    settings, store = components.settings, components.store
+    supervisor = Supervisor(grace=settings.shutdown_grace)
+    readiness = Readiness()
+    worker = make_worker(components, readiness)
+    recovery = make_recovery(components)
+    with (
+        listen(*split_bind(settings.http_bind), "PROMPTPIPE_HTTP_BIND") as http,
+        listen(*split_bind(settings.grpc_bind), "PROMPTPIPE_GRPC_BIND") as grpc,
+    ):
+        log.info(
+            "starting",
+            version=__version__,
+            http=settings.http_bind,
+            grpc=settings.grpc_bind,
+            channel=settings.channel.value,
+        )
+        parts = [
+            *make_runners(components, worker),
+            make_http_server(components, readiness, http),
+            make_rpc_server(components, readiness, recovery, grpc),
+        ]
+        try:
+            async with trio.open_nursery() as nursery:
+                await nursery.start(stop_on_signal, supervisor.stop)
+                if with_process is not None:
+                    await nursery.start(stop_with_process, with_process, supervisor.stop)
+                started_at = components.clock.now()
+                repairs = await worker.persistence.until_committed(recovery.repair)
+                # Until this service is ready no status can arrive: what waits for one waits on.
+                await worker.persistence.until_committed(store.recovery.restart_doubts)
+                await supervisor.run(
+                    parts,
+                    before=[worker.keeper.run],
+                    after=[
+                        partial(readiness.run, store),
+                        partial(_recover_components, components, recovery, started_at, repairs),
+                    ],
+                    draining=readiness.drain,
+                )
+                nursery.cancel_scope.cancel()
+        finally:
+            with trio.move_on_after(GIVE_BACK_SECONDS, shield=True) as deadline:
+                await _give_back(store, components.worker)
+            if deadline.cancelled_caught:
+                log.warning("leases not given back in time; the next start finds them stale")
+    log.info("stopped")
+
+
+async def _recover_components(
+    components: Components,
+    recovery: RecoveryManager,
+    started_at: datetime,
+    repairs: tuple[ComponentReport, ...],
+) -> None:
+    """Do what recovery does while the service works, and keep the report."""
+    recovered = await recovery.recover_components()
+    report = RecoveryReport(started_at=started_at, finished_at=components.clock.now(), components=repairs + recovered)
+    try:
+        await components.store.recovery.save_report(report)
+    except StoreUnavailableError as error:
+        log.warning("recovery report not kept", error=str(error))
+    for component in report.components:
+        if component.restored or component.failed:
+            log.warning(
+                "component recovered",
+                component=component.name,
+                restored=component.restored,
+                failed=component.failed,
+                failures=component.failures[:3],
+            )
+    log.info(
+        "recovery finished",
+        checked=sum(component.checked for component in report.components),
+        restored=sum(component.restored for component in report.components),
+        failed=report.failed,
+        seconds=round(sum(component.seconds for component in report.components), 3),
+    )
+
+
+async def _give_back(store: Store, worker: WorkerId) -> None:
+    """Release what this process still holds: claims canceled in flight, work that outlasted the grace."""
+    try:
+        count = await store.leases.give_back(worker)
+        log.info("leases given back", count=count)
+    except StoreUnavailableError as error:
+        log.warning("leases not given back; the next start finds them stale", error=str(error))

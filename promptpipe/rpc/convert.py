@@ -1,0 +1,208 @@
+"""Our values as messages, and messages as our values."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from typing import TYPE_CHECKING, TypeVar
+
+from promptpipe.model.errors import InvalidArgumentError
+from promptpipe.model.messages import Text
+from promptpipe.model.participants import AddressKind
+from promptpipe.model.text import storable_json
+from promptpipe.rpc.pb.google.protobuf import Struct
+from promptpipe.rpc.pb.promptpipe import v1
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from enum import Enum, IntEnum
+
+    from promptpipe.model.decisions import FlowState
+    from promptpipe.model.history import Receipt, Response
+    from promptpipe.model.jobs import Job
+    from promptpipe.model.messages import OutboxMessage
+    from promptpipe.model.participants import Participant
+    from promptpipe.model.recovery import RecoveryReport
+
+E = TypeVar("E", bound="Enum")
+
+MAX_EXACT = 2**53
+"""Up to here every whole number is a double, which is all that a `Struct` has."""
+
+
+def enum_value(field: str, value: IntEnum | None, kind: type[E]) -> E | None:
+    """Return our value for a message's enum *value*; None when it is absent or unspecified."""
+    if value is None or value == 0:
+        return None
+    try:
+        return kind[value.name]
+    except KeyError:
+        names = ", ".join(member.name for member in kind)
+        raise InvalidArgumentError(field, f"must be one of: {names}") from None
+
+
+def json_object(field: str, value: Struct | None) -> dict[str, object]:
+    """Return a `Struct` as JSON. Whole numbers, which travel as doubles, are whole numbers again."""
+    try:
+        return {} if value is None else {key: _json(item) for key, item in value.to_dict().items()}
+    except (ValueError, RecursionError):
+        raise InvalidArgumentError(field, "must be a JSON object whose values are all set") from None
+
+
+def _json(value: object) -> object:
+    match value:
+        case float() if value.is_integer() and abs(value) <= MAX_EXACT:
+            return int(value)
+        case list():
+            return [_json(item) for item in value]
+        case dict():
+            return {key: _json(item) for key, item in value.items()}
+    return value
+
+
+def struct(value: Mapping[str, object]) -> Struct:
+    """Return JSON as a `Struct`."""
+    return Struct.from_dict(dict(value))
+
+
+def participant(value: Participant) -> v1.Participant:
+    """Return a participant's message."""
+    phones = [address.value for address in value.addresses if address.kind is AddressKind.PHONE]
+    return v1.Participant(
+        id=value.id,
+        status=v1.ParticipantStatus[value.status.name],
+        phone_number=phones[0] if phones else "",
+        channel=value.channel,
+        addresses=[
+            v1.ParticipantAddress(channel=address.channel, kind=address.kind.value, value=address.value)
+            for address in value.addresses
+        ],
+        name=value.name or "",
+        gender=value.gender or "",
+        ethnicity=value.ethnicity or "",
+        background=value.background or "",
+        timezone=value.timezone or "",
+        created_at=value.created_at,
+        updated_at=value.updated_at,
+    )
+
+
+def job(value: Job) -> v1.Job:
+    """Return a job's message."""
+    return v1.Job(
+        id=value.id,
+        kind=value.kind,
+        queue=value.queue,
+        status=v1.JobStatus[value.status.name],
+        run_at=value.run_at,
+        attempt=value.attempt,
+        max_attempts=value.max_attempts,
+        payload=struct(value.payload),
+        dedupe_key=value.dedupe_key or "",
+        last_error=value.last_error or "",
+        worker=value.worker or "",
+        created_at=value.created_at,
+        updated_at=value.updated_at,
+        finished_at=value.finished_at,
+        priority=value.priority,
+        participant_id=value.participant_id or "",
+    )
+
+
+def message(value: OutboxMessage) -> v1.OutboxMessage:
+    """Return an outgoing message's message."""
+    policy = value.in_doubt_policy
+    match value.content:
+        case Text(body=body):
+            kind, text = "text", body
+    return v1.OutboxMessage(
+        id=value.id,
+        participant_id=value.participant_id,
+        recipient=value.recipient.value,
+        channel=value.channel,
+        kind=kind,
+        status=v1.OutboxMessageStatus[value.status.name],
+        attempts=value.attempts,
+        provider_message_id=value.provider_message_id or "",
+        last_error=value.last_error or "",
+        created_at=value.created_at,
+        sent_at=value.sent_at,
+        delivered_at=value.delivered_at,
+        read_at=value.read_at,
+        text=text,
+        dedupe_key=value.dedupe_key or "",
+        expires_at=value.expires_at,
+        in_doubt_policy=v1.OutboxMessageInDoubtPolicy[policy.name if policy else "IN_DOUBT_POLICY_UNSPECIFIED"],
+    )
+
+
+def response(value: Response) -> v1.Response:
+    """Return a response's message."""
+    return v1.Response(
+        id=value.id,
+        participant_id=value.participant_id or "",
+        channel=value.channel,
+        message_id=value.message_id,
+        sender=value.sender,
+        type=value.type,
+        text=value.text,
+        payload=_raw(value.raw),
+        provider_time=value.provider_time,
+        received_at=value.received_at,
+        processed_at=value.processed_at,
+    )
+
+
+def _raw(raw: bytes) -> Struct | None:
+    """Return a provider's update as a `Struct`; None when it is no JSON object."""
+    try:
+        update = storable_json(json.loads(raw))
+        return struct(update) if isinstance(update, dict) else None
+    except (ValueError, RecursionError, OverflowError):
+        return None
+
+
+def receipt(value: Receipt) -> v1.Receipt:
+    """Return a delivery status's message."""
+    return v1.Receipt(
+        message_id=value.message_id or "",
+        provider_message_id=value.provider_message_id,
+        status=v1.OutboxMessageStatus[value.status.name],
+        provider_time=value.provider_time,
+        received_at=value.received_at,
+        error=value.error or "",
+    )
+
+
+def flow_state(value: FlowState) -> v1.FlowState:
+    """Return a flow state's message."""
+    return v1.FlowState(
+        participant_id=value.participant_id,
+        flow_type=value.flow_type,
+        current_state=value.current_state,
+        state_data=struct(value.data),
+        version=value.version,
+        created_at=value.created_at,
+        updated_at=value.updated_at,
+    )
+
+
+def report(value: RecoveryReport) -> v1.RecoveryReport:
+    """Return a recovery report's message."""
+    return v1.RecoveryReport(
+        started_at=value.started_at,
+        finished_at=value.finished_at,
+        components=[
+            v1.RecoveryReportComponent(
+                name=component.name,
+                checked=component.checked,
+                restored=component.restored,
+                failed=component.failed,
+                failures=[
+                    v1.RecoveryReportFailure(subject=subject, reason=reason) for subject, reason in component.failures
+                ],
+                duration=timedelta(seconds=component.seconds),
+            )
+            for component in value.components
+        ],
+    )

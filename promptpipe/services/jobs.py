@@ -1,0 +1,132 @@
+"""Jobs as operators and other services see them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from promptpipe.model.errors import InvalidArgumentError
+from promptpipe.model.ids import JobId
+from promptpipe.model.jobs import DEFAULT_PRIORITY, DEFAULT_QUEUE, PRIORITIES, NewJob, OnConflict
+from promptpipe.model.retry import DEFAULT_MAX_ATTEMPTS
+from promptpipe.model.text import storable_json
+from promptpipe.services import checks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping
+    from datetime import datetime
+
+    from promptpipe.model.ids import ParticipantId
+    from promptpipe.model.jobs import Job
+    from promptpipe.model.listing import JobFilter, Page, PageRequest
+    from promptpipe.ports.clock import Clock
+    from promptpipe.ports.store import JobStore, ParticipantStore
+
+MAX_ATTEMPTS = range(1, 1001)
+MAX_PAYLOAD = 64 * 1024
+"""Bytes of JSON."""
+
+NOOP = "noop"
+
+
+async def noop(job: Job) -> None:
+    """Do nothing: a job of this kind shows that jobs run."""
+    del job
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRequest:
+    """A job that somebody asks for; what is None has its default."""
+
+    kind: str
+    queue: str | None = None
+    run_at: datetime | None = None
+    payload: Mapping[str, object] = field(default_factory=dict)
+    dedupe_key: str | None = None
+    on_conflict: OnConflict = OnConflict.KEEP
+    max_attempts: int | None = None
+    priority: int | None = None
+    participant_id: ParticipantId | None = None
+
+
+class Jobs:
+    """Jobs of *kinds*, and participants' timers of *timer_kinds*, in *queues*."""
+
+    def __init__(
+        self,
+        store: JobStore,
+        participants: ParticipantStore,
+        *,
+        kinds: Collection[str],
+        timer_kinds: Collection[str],
+        queues: Collection[str],
+        clock: Clock,
+        new_id: Callable[[], str],
+    ) -> None:
+        self._store = store
+        self._participants = participants
+        self._kinds = kinds
+        self._timer_kinds = timer_kinds
+        self._queues = queues
+        self._clock = clock
+        self._new_id = new_id
+
+    async def enqueue(self, request: JobRequest) -> tuple[Job, bool]:
+        """Add a job; return it, or the live one with its dedupe key, and whether it was created.
+
+        Raise `InvalidArgumentError`, among others for a kind or queue that nobody here serves, and `NotFoundError`
+        for a timer of somebody who does not exist.
+        """
+        kind = checks.one_of("kind", request.kind, {*self._kinds, *self._timer_kinds})
+        if kind in self._timer_kinds:
+            if request.participant_id is None:
+                raise InvalidArgumentError("participant_id", f"is needed: {kind} is a participant's timer")
+            await self._participants.get(request.participant_id)
+        elif request.participant_id is not None:
+            raise InvalidArgumentError("participant_id", f"must be absent: {kind} is no participant's timer")
+        new = NewJob(
+            id=JobId(self._new_id()),
+            kind=kind,
+            run_at=request.run_at or self._clock.now(),
+            payload=_checked_payload(request.payload),
+            queue=checks.one_of("queue", request.queue or DEFAULT_QUEUE, self._queues),
+            priority=checks.number("priority", _or(request.priority, DEFAULT_PRIORITY), PRIORITIES),
+            dedupe_key=checks.key("dedupe_key", request.dedupe_key),
+            on_conflict=request.on_conflict,
+            max_attempts=checks.number("max_attempts", _or(request.max_attempts, DEFAULT_MAX_ATTEMPTS), MAX_ATTEMPTS),
+            participant_id=request.participant_id,
+        )
+        return await self._store.enqueue(new)
+
+    async def get(self, job_id: JobId) -> Job:
+        """Return a job, live or ended; raise `NotFoundError`."""
+        return await self._store.get(job_id)
+
+    async def list(self, wanted: JobFilter, page: PageRequest) -> Page[Job]:
+        """Return jobs, live and ended, the newest first."""
+        return await self._store.list(wanted, page)
+
+    async def cancel(self, job_id: JobId) -> Job:
+        """See `JobStore.cancel`."""
+        return await self._store.cancel(job_id)
+
+    async def retry(self, job_id: JobId) -> Job:
+        """See `JobStore.retry`."""
+        return await self._store.retry(job_id)
+
+
+def _or(value: int | None, default: int) -> int:
+    return default if value is None else value
+
+
+def _checked_payload(payload: Mapping[str, object]) -> Mapping[str, object]:
+    try:
+        size = len(json.dumps(payload, ensure_ascii=False, allow_nan=False).encode())
+    except ValueError:
+        raise InvalidArgumentError("payload", "must be JSON: numbers finite, text free of lone surrogates") from None
+    if size > MAX_PAYLOAD:
+        raise InvalidArgumentError("payload", f"must have at most {MAX_PAYLOAD} bytes of JSON, not {size}")
+    if storable_json(payload) != payload:
+        raise InvalidArgumentError("payload", "must not contain NUL characters")
+    return payload

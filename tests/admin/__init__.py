@@ -1,0 +1,1 @@
+"""The services of the gRPC plane, on a real store."""

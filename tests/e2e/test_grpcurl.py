@@ -1,0 +1,160 @@
+"""The README's session, with a real grpcurl against a real service; and the admin commands beside it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+
+from tests.support.eventually import eventually
+from tests.support.service import open_service
+
+if TYPE_CHECKING:
+    from tests.support.service import Service
+
+pytestmark = pytest.mark.slow
+
+REPOSITORY = Path(__file__).parents[2]
+GRACE = "+4917012345678"
+TOKEN = "s3cret-token"
+
+
+def session() -> list[list[str]]:
+    """Return the commands of the README's chapter, as a shell would split them."""
+    chapter = (REPOSITORY / "README.md").read_text().split("## A hand on it")[1].split("\n## ")[0]
+    text = chapter.replace("\\\n", " ")
+    return [shlex.split(line) for line in re.findall(r"^    (\.venv.*)$", text, re.MULTILINE)]
+
+
+async def run(service: Service, arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run a command of the session against *service*."""
+    program, *rest = arguments
+    here = [argument.replace("127.0.0.1:50051", f"127.0.0.1:{service.grpc_port}") for argument in rest]
+    environment = {**os.environ, "PROMPTPIPE_CLIENT__SERVER": f"127.0.0.1:{service.grpc_port}"}
+    command = [str(REPOSITORY / program), *here]
+    return await trio.to_thread.run_sync(
+        partial(subprocess.run, command, capture_output=True, text=True, check=False, env=environment, timeout=30)
+    )
+
+
+async def grpcurl(service: Service, method: str, request: dict[str, Any] | None = None, *options: str) -> Any:
+    """Call a method and return the answer; fail with what grpcurl says."""
+    data = ["-d", json.dumps(request or {})]
+    arguments = [".venv/bin/grpcurl", "-plaintext", *options, *data, "127.0.0.1:50051", f"promptpipe.v1.{method}"]
+    ended = await run(service, arguments)
+    assert ended.returncode == 0, ended.stderr
+    return json.loads(ended.stdout)
+
+
+async def test_session_of_the_readme(tmp_path: Path) -> None:
+    """Every command of it does what the text around it says, in its order."""
+    async with open_service(tmp_path) as (service, stand_in):
+        service.start()
+        await service.wait_ready()
+        said: dict[str, list[subprocess.CompletedProcess[str]]] = {}
+        job_id = ""
+        for arguments in session():
+            concrete = [argument.replace('"ID"', f'"{job_id}"') for argument in arguments]
+            name = arguments[-1] if "grpcurl" in arguments[0] else " ".join(arguments[1:])
+            ended = await run(service, concrete)
+            assert ended.returncode == 0, (arguments, ended.stderr)
+            said.setdefault(name, []).append(ended)
+            if name.endswith("EnqueueJob"):
+                job_id = json.loads(ended.stdout)["job"]["id"]
+        answers = {name: [item.stdout for item in items] for name, items in said.items()}
+
+        services = answers["list"][0].split()
+        assert {"promptpipe.v1.JobService", "promptpipe.v1.FlowService", "grpc.health.v1.Health"} <= set(services)
+        assert "rpc EnqueueJob (" in answers["promptpipe.v1.JobService"][0]
+        enrolled = json.loads(answers["promptpipe.v1.ParticipantService/EnrollParticipant"][0])["participant"]
+        assert (enrolled["phoneNumber"], enrolled["name"], enrolled["status"]) == (GRACE, "Grace", "ACTIVE")
+        enqueued = json.loads(answers["promptpipe.v1.OutboxService/EnqueueMessage"][0])
+        assert (enqueued["created"], enqueued["message"]["recipient"]) == (True, GRACE)
+        first, second = (json.loads(answer) for answer in answers["promptpipe.v1.JobService/EnqueueJob"])
+        assert (first["created"], second.get("created", False)) == (True, False)
+        assert (first["job"]["id"], first["job"]["runAt"]) == (second["job"]["id"], "2100-01-01T09:00:00Z")
+        [listed] = json.loads(answers["promptpipe.v1.JobService/ListJobs"][0])["jobs"]
+        assert listed["id"] == first["job"]["id"]
+        canceled = json.loads(answers["promptpipe.v1.JobService/CancelJob"][0])["job"]
+        assert (canceled["id"], canceled["status"]) == (first["job"]["id"], "CANCELED")
+        for method in ("GetLastReport", "RunRecovery"):
+            report = json.loads(answers[f"promptpipe.v1.RecoveryService/{method}"][0])["report"]
+            assert "conversation flow" in [component["name"] for component in report["components"]]
+        assert GRACE in answers["participants list"][0]
+        assert "Grace" in answers[f"participants get {GRACE}"][0]
+        assert "Hello from the terminal" in [item["text"] for item in json.loads(answers["outbox list --json"][0])]
+
+        phone = stand_in.world.phone(GRACE)
+        await eventually(lambda: ("service", "Hello from the terminal") in phone.transcript())
+        assert phone.transcript()[0][1].startswith("Hello Grace!")
+        assert await service.stop() == 0
+
+
+async def test_job_lists_are_paged_by_token(tmp_path: Path) -> None:
+    """The pages of a list, fetched as an operator does it, hold every job once."""
+    async with open_service(tmp_path) as (service, _):
+        service.start()
+        await service.wait_ready()
+        ids = []
+        for number in range(5):
+            request = {"kind": "noop", "run_at": "2100-01-01T09:00:00Z", "dedupe_key": f"k{number}"}
+            ids.append((await grpcurl(service, "JobService/EnqueueJob", request))["job"]["id"])
+        pages: list[list[str]] = []
+        token = ""
+        while not pages or token:
+            page = await grpcurl(service, "JobService/ListJobs", {"page_size": 2, "page_token": token})
+            pages.append([job["id"] for job in page["jobs"]])
+            token = page.get("nextPageToken", "")
+        assert pages == [ids[4:2:-1], ids[2:0:-1], ids[:1]]
+
+
+async def test_wrong_token_is_refused(tmp_path: Path) -> None:
+    """No token, a wrong one: UNAUTHENTICATED, for reflection too; the right one is let in, and is in no log."""
+    async with open_service(tmp_path, ADMIN_TOKEN=TOKEN) as (service, _):
+        service.start()
+        await service.wait_ready()
+        for header in ([], ["-H", "authorization: Bearer wrong"], ["-H", f"authorization: Basic {TOKEN}"]):
+            for rest in (["list"], ["promptpipe.v1.JobService/ListJobs"], ["grpc.health.v1.Health/Check"]):
+                ended = await run(service, [".venv/bin/grpcurl", "-plaintext", *header, "127.0.0.1:50051", *rest])
+                assert ended.returncode != 0
+                assert "Unauthenticated" in ended.stderr or "authorization" in ended.stderr, ended.stderr
+        right = ["-H", f"authorization: Bearer {TOKEN}"]
+        assert await grpcurl(service, "JobService/ListJobs", {}, *right) == {}
+        refused = await run(service, [".venv/bin/promptpipe", "jobs", "list"])
+        assert (refused.returncode, "UNAUTHENTICATED" in refused.stderr) == (1, True)
+        assert await service.stop() == 0
+        assert TOKEN not in service.log()
+
+
+async def test_job_enqueued_over_grpc_runs(tmp_path: Path) -> None:
+    """The runner is woken: nobody waits for a poll."""
+    async with open_service(tmp_path) as (service, _):
+        service.start()
+        await service.wait_ready()
+        job_id = (await grpcurl(service, "JobService/EnqueueJob", {"kind": "noop"}))["job"]["id"]
+        await eventually(lambda: service.rows("SELECT status FROM job_history WHERE id = ?", job_id) == [("done",)])
+        job = (await grpcurl(service, "JobService/GetJob", {"job_id": job_id}))["job"]
+        assert (job["status"], job["attempt"]) == ("DONE", 1)
+
+
+async def test_admin_commands_fail_in_one_line(tmp_path: Path) -> None:
+    """Exit code 1 for what the service says, 2 for what the operator typed."""
+    async with open_service(tmp_path) as (service, _):
+        command = ".venv/bin/promptpipe"
+        nobody = await run(service, [command, "jobs", "list"])
+        assert (nobody.returncode, nobody.stderr.count("\n")) == (1, 1)
+        assert f"cannot connect to 127.0.0.1:{service.grpc_port}" in nobody.stderr
+        service.start()
+        await service.wait_ready()
+        unknown = await run(service, [command, "jobs", "get", "x"])
+        assert (unknown.returncode, unknown.stderr) == (1, "promptpipe: NOT_FOUND: there is no job x\n")
+        for typed in ("participants get +1", "jobs list --status dead", "outbox list -x"):
+            assert (await run(service, [command, *typed.split()])).returncode == 2
