@@ -105,11 +105,11 @@ class _Pair:
 
 async def _tell_when_up(settings: Settings, tell: Callable[[str], None]) -> None:
     """Tell the addresses as soon as somebody listens there."""
-    for bind in (settings.simulator_bind, settings.http_bind):
+    for bind in (settings.simulator_bind, settings.http_bind, settings.grpc_bind):
         while not await _is_up(bind):  # noqa: ASYNC110  another process cannot set an event of ours
             await trio.sleep(LOOK_AGAIN_SECONDS)
-    tell(f"Service on http://{settings.http_bind}, simulated WhatsApp on http://{settings.simulator_bind}.")
-    tell("Chat with it from another terminal: .venv/bin/promptpipe simulator chat")
+    tell(f"A phone to chat with it: http://{settings.simulator_bind}/")
+    tell(f"Webhooks and health on http://{settings.http_bind}, gRPC on {settings.grpc_bind}. Ctrl-C ends everything.")
 
 
 async def _is_up(bind: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import json
+import math
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from quart import Response, request
 
 from promptpipe.config import SIMULATOR_ACCESS_TOKEN, SIMULATOR_PHONE_NUMBER_ID
+from promptpipe.simulator.browser import add_page
 from promptpipe.simulator.faults import Faults
+from promptpipe.simulator.gate import add_gate
 from promptpipe.simulator.meta import RefusedError
 from promptpipe.simulator.meta_stand_in import BlankAnswerError, LostAnswerError
 from promptpipe.web.app import bare_app
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
     from quart_trio import QuartTrio
 
     from promptpipe.simulator.meta_stand_in import MetaStandIn
+    from promptpipe.simulator.world import Phone
 
 LONGEST_WAIT = 20.0
 """Seconds for which reading a phone may wait for something new."""
@@ -45,13 +49,17 @@ class Choice(BaseModel):
 
 
 class Utterance(BaseModel):
-    """Something a person sends: a text, a choice, or any message object of Meta's (with its type)."""
+    """Something a person sends: a text, a choice, or any message object of Meta's (with its type).
+
+    *reply_to* is the id of the message that it answers, if it answers one.
+    """
 
     model_config = ConfigDict(extra="forbid")
     text: str | None = Field(default=None, min_length=1, max_length=4096)
     button_reply: Choice | None = None
     list_reply: Choice | None = None
     message: dict[str, object] | None = None
+    reply_to: str | None = None
 
     def content(self) -> tuple[dict[str, object], str]:
         """Return the type and content as they stand in a webhook, and what the phone shows."""
@@ -69,6 +77,8 @@ class Utterance(BaseModel):
 def make_simulator_app(stand_in: MetaStandIn) -> QuartTrio:
     """Return the application."""
     app = bare_app(__name__)
+    add_gate(app)
+    add_page(app)
     _add_meta(app, stand_in)
     _add_people(app, stand_in)
     _add_knobs(app, stand_in)
@@ -99,18 +109,19 @@ def _add_people(app: QuartTrio, stand_in: MetaStandIn) -> None:
 
     @app.get("/api/people")
     async def people() -> Response:
-        return _json([{"number": phone.number, "name": phone.name} for phone in world.phones.values()])
+        return _json([_person(phone) for phone in world.phones.values()])
 
     @app.post("/api/people")
     async def add_person() -> Response:
         person = NewPerson.model_validate_json(await request.get_data())
-        phone = world.phone(person.number, person.name)
-        return _json({"number": phone.number, "name": phone.name}, HTTPStatus.CREATED)
+        return _json(_person(world.phone(person.number, person.name)), HTTPStatus.CREATED)
 
     @app.post("/api/people/<number>/messages")
     async def say(number: str) -> Response:
-        content, shown = Utterance.model_validate_json(await request.get_data()).content()
-        return _json({"id": stand_in.say(world.phone(number), content, shown)}, HTTPStatus.CREATED)
+        utterance = Utterance.model_validate_json(await request.get_data())
+        content, shown = utterance.content()
+        message_id = stand_in.say(world.phone(number), content, shown, utterance.reply_to)
+        return _json({"id": message_id}, HTTPStatus.CREATED)
 
     @app.get("/api/people/<number>/messages")
     async def read(number: str) -> Response:
@@ -119,7 +130,7 @@ def _add_people(app: QuartTrio, stand_in: MetaStandIn) -> None:
         seconds = min(_number(request.args.get("wait", "0")), LONGEST_WAIT)
         await stand_in.wait_changed(phone, int(since), seconds)
         changed = [bubble.as_json() for bubble in phone.changed_since(int(since))]
-        return _json({"messages": changed, "changes": phone.changes})
+        return _json({"messages": changed, "changes": phone.changes, "world": world.id})
 
 
 def _add_knobs(app: QuartTrio, stand_in: MetaStandIn) -> None:
@@ -166,6 +177,10 @@ def _add_errors(app: QuartTrio) -> None:
         return Response(_nothing(), status=HTTPStatus.OK.value, headers={"Content-Length": "1000"})
 
 
+def _person(phone: Phone) -> dict[str, object]:
+    return {"number": phone.number, "name": phone.name, "received": phone.received}
+
+
 async def _nothing() -> AsyncIterator[bytes]:
     yield b""
 
@@ -176,6 +191,9 @@ def _json(body: object, status: int = HTTPStatus.OK) -> Response:
 
 def _number(text: str) -> float:
     try:
-        return max(0.0, float(text))
+        number = float(text)
     except ValueError:
-        raise ValueError(f"{text!r} is not a number") from None
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"{text!r} is not a number")
+    return max(0.0, number)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import textwrap
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -70,7 +71,7 @@ async def _show(client: httpx2.AsyncClient, number: str, console: Console) -> No
         for bubble in data["messages"]:
             if not bubble["mine"] and bubble["id"] not in shown:
                 shown.add(bubble["id"])
-                console.print(Text(f"  {bubble['text']}", style="green"))
+                console.print(Text(textwrap.indent(bubble["text"], "  "), style="green"))
 
 
 async def _lines() -> AsyncIterator[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -49,5 +49,5 @@ class Faults(BaseModel):
     """A delivery status never comes."""
     status_delay: Annotated[float, Field(ge=0, le=3600)] = 0.1
     """Between one delivery status and the next."""
-    statuses: tuple[str, ...] = ("sent", "delivered", "read")
+    statuses: tuple[Literal["sent", "delivered", "read", "failed"], ...] = ("sent", "delivered", "read")
     """The delivery statuses of a message, in order."""

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import base64
 import secrets
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
 
 from promptpipe.channels.whatsapp.errors import known_codes
 from promptpipe.config import SIMULATOR_PHONE_NUMBER_ID
 from promptpipe.model.text import as_text
+from promptpipe.simulator.interactive import INTERACTIVE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
-    from promptpipe.simulator.world import Phone
+    from promptpipe.simulator.interactive import Interactive
+    from promptpipe.simulator.world import Bubble, Phone
 
 DISPLAY_PHONE_NUMBER = "15550783881"
 BUSINESS_ACCOUNT_ID = "102290129340398"
@@ -58,25 +63,56 @@ def new_wamid() -> str:
     return "wamid." + base64.b64encode(secrets.token_bytes(30)).decode()
 
 
-def checked_text(request: Mapping[str, object]) -> tuple[str, str, str | None]:
-    """Return recipient, text and callback data of a send request; raise `RefusedError` as Meta does."""
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A send request that Meta would take. *text* is what there is to read, *interactive* the choices with it."""
+
+    recipient: str
+    text: str
+    callback_data: str | None
+    interactive: Interactive | None = None
+
+
+def checked(request: Mapping[str, object]) -> Outgoing:
+    """Return what a send request is to send; raise `RefusedError` as Meta does."""
     if request.get("messaging_product") != "whatsapp":
         raise RefusedError(100, "The parameter messaging_product is required.")
     recipient = as_text(request, "to") or as_text(request, "recipient")
     if not recipient:
         raise RefusedError(100, "The parameter to is required.")
-    if request.get("type", "text") != "text":
-        raise RefusedError(131051, "Unsupported message type", details="The simulator takes text messages only.")
+    callback_data = as_text(request, "biz_opaque_callback_data")
+    if callback_data is not None and len(callback_data) > MAX_CALLBACK_DATA:
+        raise RefusedError(100, "Invalid parameter", details="biz_opaque_callback_data is too long")
+    match request.get("type", "text"):
+        case "text":
+            return Outgoing(recipient, _checked_text(request), callback_data)
+        case "interactive":
+            interactive = _checked_interactive(request)
+            return Outgoing(recipient, str(interactive), callback_data, interactive)
+    raise RefusedError(131051, "Unsupported message type", details="The simulator takes text and interactive messages.")
+
+
+def _checked_text(request: Mapping[str, object]) -> str:
     content = request.get("text")
     text = as_text(content, "body") if isinstance(content, dict) else None
     if not text:
         raise RefusedError(131008, "Required parameter is missing", details="Parameter of type text is missing body")
     if len(text) > MAX_TEXT:
         raise RefusedError(100, "Invalid parameter", details="Param text['body'] must be at most 4096 characters long.")
-    callback_data = as_text(request, "biz_opaque_callback_data")
-    if callback_data is not None and len(callback_data) > MAX_CALLBACK_DATA:
-        raise RefusedError(100, "Invalid parameter", details="biz_opaque_callback_data is too long")
-    return recipient, text, callback_data
+    return text
+
+
+def _checked_interactive(request: Mapping[str, object]) -> Interactive:
+    if "interactive" not in request:
+        raise RefusedError(131008, "Required parameter is missing", details="Parameter interactive is missing")
+    try:
+        return INTERACTIVE.validate_python(request["interactive"])
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        details = ".".join(["interactive", *map(str, first["loc"])]) + f": {first['msg']}"
+        if first["type"] in {"missing", "union_tag_not_found"}:
+            raise RefusedError(131008, "Required parameter is missing", details) from error
+        raise RefusedError(131009, "Parameter value is not valid", details) from error
 
 
 def accepted(recipient: str, phone: Phone, message_id: str) -> dict[str, object]:
@@ -111,9 +147,15 @@ def status_webhook(
     return _webhook({"statuses": [update]})
 
 
-def message_from(phone: Phone, message_id: str, at: datetime, content: Mapping[str, object]) -> dict[str, object]:
+def message_from(
+    phone: Phone, message_id: str, at: datetime, content: Mapping[str, object], answered: Bubble | None = None
+) -> dict[str, object]:
     """Return a message object as it stands in a webhook; *content* holds its type and what belongs to that."""
-    return {"from": phone.wa_id, "id": message_id, "timestamp": _timestamp(at), **content}
+    message: dict[str, object] = {"from": phone.wa_id, "id": message_id, "timestamp": _timestamp(at)}
+    if answered is not None:
+        author = phone.wa_id if answered.mine else DISPLAY_PHONE_NUMBER
+        message["context"] = {"from": author, "id": answered.id}
+    return {**message, **content}
 
 
 def _webhook(value: Mapping[str, object]) -> dict[str, object]:

@@ -54,46 +54,50 @@ class MetaStandIn:
         """Take a send request and return the answer; raise `RefusedError`, or what else the faults have in store."""
         faults = self.faults
         await trio.sleep(faults.latency)
-        recipient, text, callback_data = meta.checked_text(request)
+        outgoing = meta.checked(request)
         if faults.errors.happens(self._random):
-            self._note(recipient, text, callback_data, f"error {faults.error_code}")
+            self._note(outgoing, f"error {faults.error_code}")
             raise meta.refusal_of(faults.error_code)
         try:
-            phone = self.world.phone(recipient)
+            phone = self.world.phone(outgoing.recipient)
         except ValueError as error:
-            self._note(recipient, text, callback_data, "error 131026")
+            self._note(outgoing, "error 131026")
             raise meta.refusal_of(131026) from error
         message_id = meta.new_wamid()
-        self._note(recipient, text, callback_data, "accepted")
-        phone.show(message_id, text, self._clock.now(), mine=False)
+        self._note(outgoing, "accepted")
+        phone.show(message_id, outgoing.text, self._clock.now(), mine=False, interactive=outgoing.interactive)
         self._has_changed()
-        self._nursery.start_soon(self._live_through, phone, message_id, callback_data)
+        self._nursery.start_soon(self._live_through, phone, message_id, outgoing.callback_data)
         if faults.lost_answers.happens(self._random):
             raise LostAnswerError
         if faults.blank_errors.happens(self._random):
             raise BlankAnswerError
-        return meta.accepted(recipient, phone, message_id)
+        return meta.accepted(outgoing.recipient, phone, message_id)
 
-    def say(self, phone: Phone, content: Mapping[str, object], text: str) -> str:
-        """Let a person send something, and return its id.
+    def say(self, phone: Phone, content: Mapping[str, object], text: str, reply_to: str | None = None) -> str:
+        """Let a person send something, and return its id; raise `ValueError` when it answers what is not there.
 
         The service is told until it has taken it; what one person sends arrives in the order in which they sent it.
         """
+        answered = None if reply_to is None else phone.bubble(reply_to)
         message_id = meta.new_wamid()
         now = self._clock.now()
-        phone.show(message_id, text, now, mine=True)
+        phone.show(message_id, text, now, mine=True, reply_to=reply_to)
         self._has_changed()
         if phone.number not in self._spoken:
             self._spoken[phone.number], said = trio.open_memory_channel[Payload](math.inf)
             self._nursery.start_soon(self._deliver_in_order, said)
-        message = meta.message_from(phone, message_id, now, content)
+        message = meta.message_from(phone, message_id, now, content, answered)
         self._spoken[phone.number].send_nowait(meta.message_webhook(phone, message))
         return message_id
 
     async def wait_changed(self, phone: Phone, since: int, seconds: float) -> None:
-        """Wait until something on *phone* has changed after *since*, at most *seconds*."""
+        """Wait until something on *phone* has changed after *since*, at most *seconds*.
+
+        A reader who has seen more than there is has seen another simulator's phone, and is not kept waiting.
+        """
         with trio.move_on_after(seconds):
-            while phone.changes <= since:
+            while phone.changes == since:
                 await self._changed.wait()
 
     async def _deliver_in_order(self, said: trio.MemoryReceiveChannel[Payload]) -> None:
@@ -111,8 +115,10 @@ class MetaStandIn:
             payload = meta.status_webhook(phone, message_id, status, self._clock.now(), callback_data)
             self._nursery.start_soon(self._webhooks.deliver, payload, self.faults)
 
-    def _note(self, recipient: str, text: str, callback_data: str | None, outcome: str) -> None:
-        self.world.requests.append(Request(self._clock.now(), recipient, text, callback_data, outcome))
+    def _note(self, outgoing: meta.Outgoing, outcome: str) -> None:
+        self.world.requests.append(
+            Request(self._clock.now(), outgoing.recipient, outgoing.text, outgoing.callback_data, outcome)
+        )
 
     def _has_changed(self) -> None:
         self._changed.set()

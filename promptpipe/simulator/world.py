@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -11,10 +12,15 @@ from promptpipe.model.participants import e164
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from promptpipe.simulator.interactive import Interactive
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bubble:
-    """A message on a phone. *mine* is one the person wrote; *change* orders what changed on this phone."""
+    """A message on a phone. *mine* is one the person wrote; *change* orders what changed on this phone.
+
+    *interactive* holds the choices that come with *text*; *reply_to* is the id of the bubble that this one answers.
+    """
 
     id: str
     mine: bool
@@ -22,6 +28,8 @@ class Bubble:
     at: datetime
     change: int
     status: MessageStatus | None = None
+    interactive: Interactive | None = None
+    reply_to: str | None = None
 
     def as_json(self) -> dict[str, object]:
         """Return it as the API shows it."""
@@ -31,6 +39,8 @@ class Bubble:
             "text": self.text,
             "at": self.at.isoformat(),
             "status": None if self.status is None else self.status.value,
+            "interactive": None if self.interactive is None else self.interactive.model_dump(),
+            "reply_to": self.reply_to,
         }
 
 
@@ -48,11 +58,39 @@ class Phone:
         """The number as WhatsApp writes it."""
         return self.number.removeprefix("+")
 
-    def show(self, id_: str, text: str, at: datetime, *, mine: bool) -> None:
+    @property
+    def received(self) -> int:
+        """How many messages have arrived."""
+        return sum(not bubble.mine for bubble in self.bubbles.values())
+
+    def bubble(self, id_: str) -> Bubble:
+        """Return a bubble; raise `ValueError` when there is none with this id."""
+        if id_ not in self.bubbles:
+            raise ValueError(f"no message {id_!r} is on this phone")
+        return self.bubbles[id_]
+
+    def show(
+        self,
+        id_: str,
+        text: str,
+        at: datetime,
+        *,
+        mine: bool,
+        interactive: Interactive | None = None,
+        reply_to: str | None = None,
+    ) -> None:
         """Add a bubble."""
         self.changes += 1
-        status = None if mine else MessageStatus.SENT
-        self.bubbles[id_] = Bubble(id=id_, mine=mine, text=text, at=at, change=self.changes, status=status)
+        self.bubbles[id_] = Bubble(
+            id=id_,
+            mine=mine,
+            text=text,
+            at=at,
+            change=self.changes,
+            status=None if mine else MessageStatus.SENT,
+            interactive=interactive,
+            reply_to=reply_to,
+        )
 
     def tick(self, id_: str, status: MessageStatus) -> None:
         """Move a bubble's status forward."""
@@ -93,8 +131,9 @@ class Request:
 
 @dataclass(slots=True)
 class World:
-    """Everybody, and every request."""
+    """Everybody, and every request. *id* tells one run of the simulator from the next."""
 
+    id: str = field(default_factory=lambda: secrets.token_urlsafe(8))
     phones: dict[str, Phone] = field(default_factory=dict)
     requests: list[Request] = field(default_factory=list)
 

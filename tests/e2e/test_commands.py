@@ -189,8 +189,9 @@ class MakeRun:
         return (self.folder / "run.log").read_text()
 
     async def wait_told(self, times: int) -> None:
-        """Wait until it has said, for the nth time, that both are up."""
-        await eventually(lambda: self.log().count("Chat with it") == times)
+        """Wait until it has said, for the nth time, that both are up, and where the phone is."""
+        page = f"A phone to chat with it: http://127.0.0.1:{self.service.simulator_port}/"
+        await eventually(lambda: self.log().count(page) == times)
 
     async def wait_ended(self) -> None:
         assert self.process is not None
@@ -225,6 +226,7 @@ async def test_make_run_twice_and_a_kill_between(tmp_path: Path) -> None:
         try:
             made.start()
             await made.wait_told(1)
+            assert "<title>PromptPipe simulator</title>" in (await client.get(f"{simulator}/")).text
             await client.post(person, json={"text": "hi"})
 
             async def greeted() -> bool:
