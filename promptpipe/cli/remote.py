@@ -7,11 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import trio
 import typer
-from grpclib.const import Status
-from grpclib.exceptions import GRPCError
 
 from promptpipe.cli.start import EXIT_FAILED, EXIT_USAGE, fail, start
-from promptpipe.client import client_tls, open_channel
 
 if TYPE_CHECKING:
     import ssl
@@ -33,6 +30,9 @@ PAGE_SIZE = 200
 
 def ask(question: Callable[[Channel], Awaitable[T]], server: str | None) -> T:
     """Return the answer to *question* of the service that the settings name, or of *server*; exit when it fails."""
+    from grpclib.const import Status  # noqa: PLC0415
+    from grpclib.exceptions import GRPCError  # noqa: PLC0415
+
     settings = start()
     token = settings.admin_token
     target = server or settings.client.server or settings.grpc_bind
@@ -49,6 +49,8 @@ def ask(question: Callable[[Channel], Awaitable[T]], server: str | None) -> T:
 async def _ask(
     question: Callable[[Channel], Awaitable[T]], target: str, token: str | None, tls: ssl.SSLContext | None
 ) -> T:
+    from promptpipe.client import open_channel  # noqa: PLC0415
+
     async with open_channel(target, token=token, tls=tls) as channel:
         return await question(channel)
 
@@ -56,6 +58,8 @@ async def _ask(
 def _tls(client: ClientSettings) -> ssl.SSLContext | None:
     if client.ca_file is None:
         return None
+    from promptpipe.client import client_tls  # noqa: PLC0415
+
     return client_tls(client.ca_file, client.cert_file, client.key_file)
 
 

@@ -134,6 +134,7 @@ async def test_killed_during_the_drain(tmp_path: Path, point: str) -> None:
         await eventually(lambda: left_over(service) == dict.fromkeys(NOTHING_LEFT, 0))
 
 
+@pytest.mark.timeout(180)
 async def test_killed_at_random_under_load(tmp_path: Path) -> None:
     """Twelve conversations at once, ten deaths at moments nobody chose: each ends as if there had been none."""
     chance = random.Random(20260301)

@@ -9,13 +9,14 @@ import grpc
 import pytest
 import trio
 from google.protobuf.wrappers_pb2 import Int64Value, StringValue
-from hyperframe.frame import GoAwayFrame
+from h2.errors import ErrorCodes
+from hyperframe.frame import GoAwayFrame, RstStreamFrame
 
 from promptpipe.net import listen
 from promptpipe.rpc.http2.connection import MAX_STREAM_ID
 from promptpipe.rpc.server import FAREWELL_SECONDS, STREAM_GRACE, RpcServer
 from tests.support.eventually import eventually
-from tests.support.http2 import message, open_peer, window
+from tests.support.http2 import data, message, open_peer, window
 from tests.support.rpc import Methods, failure, open_client
 
 if TYPE_CHECKING:
@@ -169,6 +170,25 @@ async def test_client_that_does_not_read_does_not_hold_up_the_end() -> None:
         await eventually(lambda: methods.begun == ["big"])
         server.stop()
     assert methods.ended == ["big"]
+
+
+async def test_call_refused_at_the_end_takes_nothing_from_the_others() -> None:
+    """What came of it is given back to the connection's window."""
+    methods = Methods()
+    async with ends_within(1.0, methods, grace=0.0) as (server, port), open_peer(port) as peer:
+        await peer.greet()
+        await peer.call(1, "wait", ECHO)
+        await eventually(lambda: methods.begun == ["wait"])
+        [connection] = server._connections
+        connection.go_away(final=True)
+        await peer.send(peer.request(3, "echo"), data(3, bytes(500)))
+        assert (await peer.wait_for(RstStreamFrame, 3)).error_code == ErrorCodes.REFUSED_STREAM
+        inbound = connection.h2._inbound_flow_control_window_manager
+        assert inbound.current_window_size + inbound._bytes_processed == connection.limits.connection_window
+        methods.go_on.set()
+        assert (await peer.answer(1))["grpc-status"] == "0"
+        server.stop()
+    assert methods.begun == ["wait"]
 
 
 @pytest.mark.parametrize("name", ["hang", "endless", "hang_up", "join"])

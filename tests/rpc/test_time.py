@@ -12,7 +12,7 @@ from hyperframe.frame import GoAwayFrame, PingFrame
 
 from promptpipe.rpc.http2.connection import HIGH_WATER, LAST_WORDS_SECONDS, MAX_UNSENT, SEND_SECONDS
 from promptpipe.rpc.server import LIMITS
-from tests.support.http2 import PREFACE, data, message, open_memory_peer, ping, settings, window
+from tests.support.http2 import PREFACE, data, goaway, message, open_memory_peer, ping, settings, window
 from tests.support.rpc import Methods, Service
 
 if TYPE_CHECKING:
@@ -148,6 +148,19 @@ async def test_peer_that_does_not_read_is_not_listened_to(autojump_clock: MockCl
                 await peer.send(data(1) * 1000)
                 sent += 1000
         assert sent * 13 < MAX_UNSENT * 2
+
+
+async def test_goodbye_of_a_client_takes_nothing_from_its_answers(autojump_clock: MockClock) -> None:
+    """Not even what was waiting to be sent."""
+    async with open_memory_peer(Methods(), lockstep=True) as peer:
+        await _greet(peer)
+        await peer.call(1, "echo", ECHO)
+        await trio.sleep(1)
+        await peer.send(goaway())
+        await trio.sleep(1)
+        assert (await peer.answer(1))["grpc-status"] == "0"
+        assert peer.bodies[1] == message(ECHO)
+        await peer.wait_closed()
 
 
 async def _greet(peer: RawPeer, **values: int) -> None:
