@@ -13,7 +13,7 @@ import trustme
 from google.protobuf.wrappers_pb2 import BytesValue, Int64Value, StringValue
 from grpclib.const import Cardinality, Status
 from grpclib.exceptions import GRPCError
-from hyperframe.frame import HeadersFrame, WindowUpdateFrame
+from hyperframe.frame import HeadersFrame, SettingsFrame, WindowUpdateFrame
 
 from promptpipe.client import client_tls, open_channel, v1
 from promptpipe.client.channel import LIMITS
@@ -166,17 +166,29 @@ async def test_call_that_the_server_did_not_get_to_is_unavailable() -> None:
         assert (await refused(ask(channel, "echo", HELLO))).status is Status.UNAVAILABLE
 
 
-async def test_server_that_only_says_goodbye_is_unavailable() -> None:
-    """It is not asked for ever."""
+@pytest.mark.parametrize("places", [0, 100])
+async def test_server_that_only_says_goodbye_is_unavailable(places: int) -> None:
+    """It is not asked for ever, whether it says so at once or to those that wait for a place."""
 
     async def serve(peer: RawPeer) -> None:
-        await peer.welcome()
+        await peer.welcome(MAX_CONCURRENT_STREAMS=places)
+        await peer.wait_for(SettingsFrame, 0, *([] if places else ["ACK"]))
         await peer.send(goaway(0))
         await peer.wait_closed()
 
     async with open_raw_server(serve) as channel:
         with trio.fail_after(5):
             assert (await refused(ask(channel, "echo", HELLO))).status is Status.UNAVAILABLE
+
+
+async def test_connection_that_has_used_up_its_numbers_is_replaced() -> None:
+    """After a billion calls."""
+    async with open_grpcio_server() as peer, open_channel(f"localhost:{peer.port}") as channel:
+        untyped: Any = channel
+        assert await ask(channel, "echo", HELLO) == HELLO
+        untyped._connection.h2.highest_outbound_stream_id = 2**31 - 1
+        assert await ask(channel, "echo", HELLO) == HELLO
+        assert untyped._connection.h2.highest_outbound_stream_id == 1
 
 
 # ---------------------------------------------------------------- more calls than the server takes at once

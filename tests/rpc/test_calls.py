@@ -9,14 +9,18 @@ import pytest
 import trio
 from google.protobuf.wrappers_pb2 import BytesValue, Int64Value, StringValue
 from google.rpc import error_details_pb2, status_pb2
+from grpclib.const import Status
+from grpclib.exceptions import GRPCError
 from structlog.testing import capture_logs
 
 from promptpipe.rpc.calls import MAX_MESSAGE
 from tests.support.eventually import eventually
-from tests.support.rpc import SECRET, Client, Methods, failure, open_client, open_server
+from tests.support.rpc import SECRET, Client, Methods, Service, failure, open_client, open_server
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from promptpipe.rpc.stream import RpcStream
 
 
 @pytest.fixture
@@ -156,6 +160,19 @@ async def test_long_status_text_is_shortened(client: Client, character: str) -> 
     error = await failure(client.unary("refuse", text(character * 5000)))
     assert error.code() is grpc.StatusCode.NOT_FOUND
     assert error.details() == character * 256
+
+
+async def test_details_that_are_too_large_are_left_out() -> None:
+    """For the same reason."""
+
+    async def explain(call: RpcStream[StringValue, StringValue]) -> None:
+        await call.recv_message()
+        raise GRPCError(Status.NOT_FOUND, "gone", [StringValue(value="x" * 20_000)])
+
+    async with open_server(Service(explain)) as (_, port), open_client(port) as client:
+        error = await failure(client.unary("explain"))
+    assert (error.code(), error.details()) == (grpc.StatusCode.NOT_FOUND, "gone")
+    assert "grpc-status-details-bin" not in dict(error.trailing_metadata())
 
 
 async def test_error_within_a_nursery_is_the_calls_error(client: Client) -> None:

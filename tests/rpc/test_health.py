@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import grpc
 import pytest
 import trio
+import trio.testing
 from grpclib.health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 from promptpipe.rpc.health import Health
@@ -70,6 +71,7 @@ async def test_watcher_is_told_now_and_at_each_change(client: Client, readiness:
     readiness.store_failed()
     assert await told() == NOT_SERVING
     readiness._change("the database is still not available")
+    await trio.testing.wait_all_tasks_blocked(0.01)
     readiness._change(None)
     assert await told() == SERVING
     readiness.drain()

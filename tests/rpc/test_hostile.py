@@ -83,7 +83,10 @@ DEADLY = {
     + ContinuationFrame(1, b"").serialize() * 20_000,
     "CONTINUATION of nothing": GREETING + ContinuationFrame(1, b"\x82", flags=["END_HEADERS"]).serialize(),
     "frame within a header block": GREETING + HeadersFrame(1, b"\x82").serialize() + ping(),
-    "flow control ignored": GREETING + head(1) + data(1, bytes(16_384)) * 200,
+    "flow control ignored": GREETING
+    + head(1, (":path", path("hang")))
+    + data(1, message())
+    + data(1, bytes(16_384)) * 200,
     "PRIORITY flood": GREETING + PriorityFrame(1, depends_on=3).serialize() * 5000,
     "PING flood": GREETING + ping() * 5000,
     "SETTINGS flood": GREETING + settings() * 5000,

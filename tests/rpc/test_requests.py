@@ -11,6 +11,7 @@ from hyperframe.frame import DataFrame, HeadersFrame, RstStreamFrame, WindowUpda
 from structlog.testing import capture_logs
 
 from promptpipe.rpc.calls import PATIENCE_SECONDS
+from promptpipe.rpc.http2.stream import YIELD_EVERY
 from tests.support.http2 import data, message, open_memory_peer, reset, settings, window
 from tests.support.rpc import Methods, Service
 
@@ -244,6 +245,27 @@ async def test_handler_may_stop_waiting_for_a_message_and_wait_again(autojump_cl
             await peer.send(data(stream, whole[number:], "END_STREAM"))
             assert (await peer.answer(stream))["grpc-status"] == OK
             assert peer.bodies[stream] == whole
+
+
+@pytest.mark.parametrize(("name", "body"), [("join", message() * 20_000), ("count", message(b"\x08\xa0\x9c\x01"))])
+async def test_long_stream_lets_others_have_their_turn(autojump_clock: MockClock, name: str, body: bytes) -> None:
+    """Though each of its 20,000 messages is at hand, or may be sent, at once."""
+    turns = 0
+
+    async def take_turns() -> None:
+        nonlocal turns
+        while True:
+            await trio.lowlevel.checkpoint()
+            turns += 1
+
+    async with open_memory_peer(Methods()) as peer, trio.open_nursery() as nursery:
+        await peer.greet(INITIAL_WINDOW_SIZE=2**30)
+        frames = (data(1, body[start : start + 16_384]) for start in range(0, len(body), 16_384))
+        await peer.send(window(0, 2**30), peer.request(1, name), *frames, data(1, b"", "END_STREAM"))
+        nursery.start_soon(take_turns)
+        assert (await peer.answer(1))["grpc-status"] == OK
+        nursery.cancel_scope.cancel()
+    assert turns > 20_000 / YIELD_EVERY
 
 
 @pytest.mark.parametrize("step", [1, 700, 5000])
