@@ -56,7 +56,7 @@ class Jobs(v1.JobServiceBase):
             yield v1.WatchJobsResponse(job=self.job(str(n)))
 
 
-def serve_promptpipe(port: int) -> None:
+def serve_promptpipe(port: int, ready: Callable[[], None]) -> None:
     import trio  # noqa: PLC0415  each server imports its own loop only
 
     from promptpipe.rpc.server import RpcServer  # noqa: PLC0415
@@ -67,6 +67,7 @@ def serve_promptpipe(port: int) -> None:
             with trio.open_signal_receiver(signal.SIGTERM) as signals:
                 async with trio.open_nursery() as nursery:
                     await nursery.start(server.run)
+                    ready()
                     async for _ in signals:
                         break
                     nursery.cancel_scope.cancel()
@@ -74,7 +75,7 @@ def serve_promptpipe(port: int) -> None:
     trio.run(main)
 
 
-def serve_grpclib(port: int) -> None:
+def serve_grpclib(port: int, ready: Callable[[], None]) -> None:
     import asyncio  # noqa: PLC0415, TID251  the peer's own loop
 
     from grpclib.server import Server  # noqa: PLC0415
@@ -82,6 +83,7 @@ def serve_grpclib(port: int) -> None:
     async def main() -> None:
         server = Server([Jobs()])
         await server.start("127.0.0.1", port)
+        ready()
         stop = asyncio.Event()
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
         await stop.wait()
@@ -92,10 +94,16 @@ def serve_grpclib(port: int) -> None:
 
 
 def serve(name: str, port: int) -> None:
-    """Serve until SIGTERM, and print the CPU seconds that it took."""
-    {"promptpipe": serve_promptpipe, "grpclib": serve_grpclib}[name](port)
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    sys.stdout.write(json.dumps(usage.ru_utime + usage.ru_stime))
+    """Serve until SIGTERM, and print the CPU seconds that it took, from when it was ready."""
+    readings: list[float] = []
+
+    def read() -> None:
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        readings.append(usage.ru_utime + usage.ru_stime)
+
+    {"promptpipe": serve_promptpipe, "grpclib": serve_grpclib}[name](port, read)
+    read()
+    sys.stdout.write(json.dumps(readings[-1] - readings[0]))
 
 
 def run(name: str, port: int, load: Callable[[grpc.Channel], int]) -> tuple[float, float]:
