@@ -33,7 +33,7 @@ test: $(STAMP) ## run all tests
 	@$(BIN)/python -m pytest -n 2 --dist worksteal -q
 
 test-fast: $(STAMP) ## run the tests that start no process
-	@$(BIN)/python -m pytest -q -m 'not slow'
+	@$(BIN)/python -m pytest -n 2 --dist worksteal -q -m 'not slow'
 
 check: $(STAMP) ## lint, types, imports, dependencies, spelling
 	@$(BIN)/ruff check --quiet .
