@@ -15,13 +15,13 @@ from promptpipe.model.leases import Work
 from promptpipe.model.messages import InDoubtPolicy, MessageStatus, Resolution, Settlement, Verdict
 from tests.support.database import LEASE_SECONDS, RULES
 from tests.support.people import batch, enroll, message, receipt
+from tests.support.sending import DOUBTFUL, attempts
 
 if TYPE_CHECKING:
     from promptpipe.model.jobs import Job, Outcome
     from promptpipe.model.messages import OutboxMessage, SendOrder
     from tests.support.database import Database
 
-DOUBTFUL = Settlement(verdict=Verdict.DOUBTFUL, error="ReadTimeout")
 BOOM = Fail(JobFailure(type="ValueError", message="boom"))
 
 
@@ -128,11 +128,6 @@ async def next_order(db: Database) -> SendOrder | None:
     return await db.store.outbox.mark_sending(leases[0], seconds=LEASE_SECONDS) if leases else None
 
 
-def states(db: Database, message_id: str) -> list[object]:
-    rows = db.rows("SELECT state FROM outbox_attempts WHERE message_id = ? ORDER BY n", message_id)
-    return [state for (state,) in rows]
-
-
 async def test_doubt_resolved_by_resending_leaves_at_once_and_in_its_place(db: Database) -> None:
     """The wait is over for it; those behind it stay behind it."""
     doubtful, _ = await in_doubt(db)
@@ -143,7 +138,7 @@ async def test_doubt_resolved_by_resending_leaves_at_once_and_in_its_place(db: D
     order = await next_order(db)
     assert order is not None
     assert (order.message.id, order.attempt) == (doubtful.id, 2)
-    assert states(db, doubtful.id) == ["dropped", "sending"]
+    assert attempts(db, doubtful.id) == [(1, "dropped"), (2, "sending")]
 
 
 async def test_doubt_resolved_by_dropping_frees_the_lane(db: Database) -> None:
@@ -151,7 +146,7 @@ async def test_doubt_resolved_by_dropping_frees_the_lane(db: Database) -> None:
     doubtful, _ = await in_doubt(db, flow_type="echo")
     dropped = await db.store.outbox.resolve(doubtful.id, Resolution.DROP)
     assert (dropped.status, dropped.last_error) == (MessageStatus.FAILED, "dropped by an operator")
-    assert states(db, doubtful.id) == ["dropped"]
+    assert attempts(db, doubtful.id) == [(1, "dropped")]
     order = await next_order(db)
     assert order is not None
     assert order.message.id != doubtful.id
