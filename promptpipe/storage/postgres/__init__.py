@@ -1,0 +1,1 @@
+"""PostgreSQL, natively on Trio. So far the driver."""

@@ -1,0 +1,64 @@
+"""Looking at a server from outside, through psycopg's own blocking connection."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+
+from tests.support.eventually import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Self
+
+    from promptpipe.storage.postgres.driver import Connection
+
+
+class Observer:
+    """Knows what the server knows."""
+
+    def __init__(self, connection: psycopg.Connection, application: str) -> None:
+        self._connection = connection
+        self._application = application
+
+    @classmethod
+    @contextmanager
+    def open(cls, url: str, application: str = "") -> Iterator[Self]:
+        with psycopg.connect(url, autocommit=True) as connection:
+            yield cls(connection, application)
+
+    def rows(self, query: str, *parameters: object) -> list[tuple[Any, ...]]:
+        """Run a statement and return its rows."""
+        cursor = self._connection.execute(query.encode(), parameters)
+        return cursor.fetchall() if cursor.description else []
+
+    def value(self, query: str, *parameters: object) -> Any:
+        """Return the only value of the only row."""
+        [(value,)] = self.rows(query, *parameters)
+        return value
+
+    def running(self) -> int:
+        """Count what this test's connections are executing."""
+        count = "SELECT count(*) FROM pg_stat_activity WHERE application_name = %s AND state = 'active'"
+        return int(self.value(count, self._application))
+
+    def backends(self) -> int:
+        """Count this test's connections as the server sees them."""
+        return int(self.value("SELECT count(*) FROM pg_stat_activity WHERE application_name = %s", self._application))
+
+    async def wait_running(self, number: int = 1) -> None:
+        """Wait until so many queries of this test run."""
+        await eventually(lambda: self.running() == number)
+
+    async def wait_backends(self, number: int) -> None:
+        """Wait until the server has so many connections of this test."""
+        await eventually(lambda: self.backends() == number)
+
+
+async def assert_sound(connection: Connection[Any]) -> None:
+    """Fail unless *connection* is idle and answers what it is asked."""
+    assert connection.usable()
+    assert await (await connection.execute("SELECT 41 + %s", [1])).fetchone() == (42,)
+    assert connection.usable()
