@@ -23,6 +23,7 @@ class Work(Enum):
     JOB = "job"
     MAILBOX = "mailbox"
     OUTBOX = "outbox"
+    RECOVERY = "recovery"
 
 
 @dataclass(frozen=True, slots=True)

@@ -137,10 +137,15 @@ class Resolution(Enum):
 
 @dataclass(frozen=True, slots=True)
 class InDoubtRules:
-    """What becomes of messages in doubt, unless they say otherwise: wait for a status (seconds), then the policy."""
+    """What becomes of messages in doubt, unless they say otherwise: wait for a status (seconds), then the policy.
+
+    *linger* is how long after its lease's end the request of a sender that vanished may still be on its way (seconds).
+    It is 0 where a vanished sender is known to be gone with its sockets (SQLite).
+    """
 
     wait: float = 120.0
     policy: InDoubtPolicy = InDoubtPolicy.RESEND
+    linger: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

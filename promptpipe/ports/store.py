@@ -1,7 +1,8 @@
 """Storage: one method is one transaction.
 
-Every method may raise `StoreUnavailableError`; the transaction then had no effect, and the call can be
-repeated. A call canceled before its transaction began has no effect; one that has begun is waited for.
+Every method may raise `StoreUnavailableError`. The call can then be repeated, and takes effect once: nearly always it
+had no effect yet; when the connection was lost in the middle of a commit, nobody knows, and the repeated call finds out
+(ADR 0016). A call that is canceled either had no effect, or has had it all and returns.
 """
 
 from __future__ import annotations
@@ -208,15 +209,41 @@ class LeaseStore(Protocol):
         ...
 
     async def give_back(self, worker: WorkerId) -> int:
-        """Release all that *worker* holds, attempts not counted, and return how many.
+        """Release all that *worker* holds, attempts not counted, strike it out, and return how much it was.
 
         Messages that are on the wire are in doubt.
         """
         ...
 
 
+class InstanceStore(Protocol):
+    """The processes that work on this database."""
+
+    async def beat(self, worker: WorkerId, *, ready: bool) -> Mapping[WorkerId, int]:
+        """Give a sign that *worker* lives, and whether it takes webhooks; return how many signs each other gave."""
+        ...
+
+    async def bury(self, worker: WorkerId, beats: int) -> bool:
+        """Strike out *worker* if it has given *beats* signs and no more; what it held is stale then.
+
+        Return whether that was so.
+        """
+        ...
+
+
 class RecoveryStore(Protocol):
-    """What bringing the system back needs. Every method can be repeated without further effect."""
+    """What bringing the system back needs. Every method can be repeated without further effect.
+
+    A worker is gone when it is not among the instances; on SQLite, when it is not this process.
+    """
+
+    async def begin(self, seconds: float) -> Lease | None:
+        """Lease recovery, which one instance does at a time; None when another does."""
+        ...
+
+    async def end(self, lease: Lease) -> None:
+        """Release what `begin` gave, if it is still held."""
+        ...
 
     async def requeue_stale_running_jobs(self) -> int:
         """Make running jobs whose worker is gone due again; return how many."""
@@ -234,7 +261,10 @@ class RecoveryStore(Protocol):
         ...
 
     async def restart_doubts(self) -> int:
-        """Start the wait of every message in doubt anew: statuses can arrive from now on. Return how many wait."""
+        """Start the wait of every message in doubt anew, since statuses can arrive from now on; return how many wait.
+
+        Nothing happens when another instance is ready: then they could arrive all the time.
+        """
         ...
 
     async def without_handler(self, flow_type: str, after: ParticipantId | None, limit: int) -> Sequence[ParticipantId]:
@@ -288,6 +318,8 @@ class Store(Protocol):
     def participants(self) -> ParticipantStore: ...  # noqa: D102
     @property
     def leases(self) -> LeaseStore: ...  # noqa: D102
+    @property
+    def instances(self) -> InstanceStore: ...  # noqa: D102
     @property
     def recovery(self) -> RecoveryStore: ...  # noqa: D102
 

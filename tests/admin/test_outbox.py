@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -196,8 +198,8 @@ async def test_recovery_runs_on_request_and_keeps_its_report(tmp_path: Path) -> 
     async with open_admin(tmp_path) as admin:
         await refused(admin.recovery.get_last_report(v1.GetLastReportRequest()), Status.NOT_FOUND)
         await admin.enroll()
-        database = admin.components.store.recovery._database  # type: ignore[attr-defined]
-        await database.write(lambda tx: tx._connection.execute("DELETE FROM registered_hooks").rowcount)
+        with closing(sqlite3.connect(admin.components.settings.sqlite_path)) as connection, connection:
+            connection.execute("DELETE FROM registered_hooks")
         reports = [(await admin.recovery.run_recovery(v1.RunRecoveryRequest())).report for _ in range(2)]
         restored = []
         for report in reports:

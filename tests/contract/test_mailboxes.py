@@ -155,13 +155,19 @@ async def test_stale_holder_can_decide_nothing(db: Database) -> None:
 
 
 async def test_decision_is_applied_once(db: Database) -> None:
-    """The same decision under the same lease a second time finds its event gone."""
+    """The same decision under the same lease a second time changes nothing, and hands out what is next once more."""
     await tell(db, "one", "two")
     first = await claim_one(db)
-    await db.store.mailboxes.decide(first, Decision(say=(say(db, "a"),)), next_within=LEASE_SECONDS)
-    with pytest.raises(LeaseLostError):
-        await db.store.mailboxes.decide(first, Decision(say=(say(db, "a"),)), next_within=LEASE_SECONDS)
+    decision = Decision(say=(say(db, "a"),))
+    await db.store.mailboxes.decide(first, decision, next_within=LEASE_SECONDS)
+    second = await db.store.mailboxes.decide(first, decision, next_within=LEASE_SECONDS)
+    assert second is not None
+    assert text_of(second) == "two"
     assert db.rows("SELECT count(*) FROM outbox_messages") == [(1,)]
+    await db.store.mailboxes.decide(second, Decision(say=(say(db, "b"),)), next_within=None)
+    with pytest.raises(LeaseLostError):
+        await db.store.mailboxes.decide(second, Decision(say=(say(db, "b"),)), next_within=None)
+    assert db.rows("SELECT count(*) FROM outbox_messages") == [(2,)]
 
 
 async def test_append_to_a_mailbox_that_backs_off_keeps_its_time(db: Database) -> None:

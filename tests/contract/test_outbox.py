@@ -237,6 +237,23 @@ async def test_stale_holder_can_mark_and_record_nothing_but_an_acceptance(db: Da
     assert await nothing_due(db) is None
 
 
+async def test_call_whose_answer_was_lost_gives_the_same_order_again(db: Database) -> None:
+    """Whoever repeats a mark or a record gets what the first one gave; no attempt counts twice, nothing is in doubt."""
+    person = await enroll(db)
+    for text in ("one", "two"):
+        await put(db, person, text)
+    [lease] = await claim_lanes(db)
+    marked = [await db.store.outbox.mark_sending(lease, seconds=LEASE_SECONDS) for _ in range(2)]
+    assert marked[0] is not None
+    assert marked[0] == marked[1]
+    recorded = [await db.store.outbox.record(marked[0], ACCEPTED, next_within=LEASE_SECONDS) for _ in range(2)]
+    assert recorded[0] is not None
+    assert recorded[0] == recorded[1]
+    assert [order.message.content.body for order in (marked[0], recorded[0])] == ["one", "two"]
+    assert attempts(db, marked[0].message.id) == [(1, "sent")]
+    assert attempts(db, recorded[0].message.id) == [(1, "sending")]
+
+
 async def test_expired_message_never_leaves(db: Database) -> None:
     """The last look before sending sees that its time is over."""
     person = await enroll(db)

@@ -7,19 +7,19 @@ import os
 import sqlite3
 from contextlib import asynccontextmanager, closing
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
 
 from promptpipe.model.errors import SchemaError, StoreInUseError, StoreUnavailableError
 from promptpipe.storage.sqlite.migrations import migrate
 from promptpipe.storage.sqlite.readers import ThreadReaders
-from promptpipe.storage.sqlite.transaction import Transaction
-from promptpipe.storage.sqlite.values import micros
+from promptpipe.storage.sqlite.transaction import SqliteTransaction, run_at_once
+from promptpipe.storage.sqlite.values import Row, micros
 from promptpipe.storage.sqlite.writer import ThreadWriter, as_unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Coroutine
     from pathlib import Path
 
     from promptpipe.model.ids import IdSource
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from promptpipe.ports.clock import Clock
     from promptpipe.storage.sqlite.readers import Readers
     from promptpipe.storage.sqlite.writer import Connect, Writer
+    from promptpipe.storage.transactions.transaction import Transaction
 
 T = TypeVar("T")
 
@@ -34,8 +35,8 @@ MINIMUM_SQLITE = (3, 38, 0)
 """The first with JSON functions built in always; STRICT tables and RETURNING are older."""
 
 
-class Database:
-    """Runs transactions: writes on one thread in groups, reads on connections of their own."""
+class SqliteDatabase:
+    """`transactions.Database`: writes on one thread in groups, reads on connections of their own."""
 
     def __init__(
         self, writer: Writer, readers: Readers, clock: Clock, ids: IdSource, on_commit: Callable[[Work], None]
@@ -46,14 +47,14 @@ class Database:
         self._ids = ids
         self._on_commit = on_commit
 
-    async def write(self, function: Callable[[Transaction], T]) -> T:
+    async def write(self, function: Callable[[Transaction], Coroutine[Any, Any, T]]) -> T:
         """Run *function* in one durable transaction; see `Writer.run`. Then wake whom it woke."""
         result, woken = await self._writer.run(partial(self._run, function))
         for work in woken:
             self._on_commit(work)
         return result
 
-    async def read(self, function: Callable[[Transaction], T]) -> T:
+    async def read(self, function: Callable[[Transaction], Coroutine[Any, Any, T]]) -> T:
         """Run *function* on a consistent snapshot, beside writes."""
         result, _ = await self._readers.run(partial(self._run, function))
         return result
@@ -63,9 +64,11 @@ class Database:
         await self._readers.close()
         await self._writer.close()
 
-    def _run(self, function: Callable[[Transaction], T], connection: sqlite3.Connection) -> tuple[T, set[Work]]:
-        transaction = Transaction(connection, micros(self._clock.now()), self._ids)
-        return function(transaction), transaction.woken
+    def _run(
+        self, function: Callable[[Transaction], Coroutine[Any, Any, T]], connection: sqlite3.Connection
+    ) -> tuple[T, set[Work]]:
+        transaction = SqliteTransaction(connection, micros(self._clock.now()), self._ids)
+        return run_at_once(function(transaction)), transaction.woken
 
 
 def connect(path: Path, *, factory: type[sqlite3.Connection] = sqlite3.Connection) -> sqlite3.Connection:
@@ -78,7 +81,7 @@ def connect(path: Path, *, factory: type[sqlite3.Connection] = sqlite3.Connectio
         factory=factory,
         timeout=5.0,
     )
-    connection.row_factory = sqlite3.Row
+    connection.row_factory = Row
     try:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
@@ -97,7 +100,7 @@ async def open_database(
     *,
     make_writer: Callable[[Connect], Writer] = ThreadWriter,
     make_readers: Callable[[Connect], Readers] = ThreadReaders,
-) -> AsyncIterator[Database]:
+) -> AsyncIterator[SqliteDatabase]:
     """Open the database at *path* as its only writing process, made and migrated as needed.
 
     Raise `StoreInUseError` when another process has it open, `SchemaError` when it is newer than this program
@@ -114,7 +117,7 @@ async def open_database(
         except sqlite3.DatabaseError as error:
             raise as_unavailable(error) or SchemaError(f"{path} is not a database of ours: {error}") from error
         open_connection = partial(connect, path)
-        database = Database(make_writer(open_connection), make_readers(open_connection), clock, ids, on_commit)
+        database = SqliteDatabase(make_writer(open_connection), make_readers(open_connection), clock, ids, on_commit)
         try:
             yield database
         finally:

@@ -1,20 +1,30 @@
-"""One transaction, as the code of this package sees it: statements by name, one instant, ids, fences."""
+"""A transaction on SQLite. Nobody else writes meanwhile, and nothing in it ever waits."""
 
 from __future__ import annotations
 
 import sqlite3
+from contextlib import asynccontextmanager
 from importlib.resources import files
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
+from promptpipe.storage.sqlite.values import instant, stored
 from promptpipe.storage.statements import load_statements
+from promptpipe.storage.transactions.transaction import Transaction
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Collection, Coroutine, Sequence
+    from datetime import datetime
+    from typing import Any
+
     from promptpipe.model.ids import IdSource
     from promptpipe.model.leases import Work
+    from promptpipe.storage.transactions.transaction import Row
+
+T = TypeVar("T")
 
 STATEMENTS = load_statements(files("promptpipe.storage.sqlite").joinpath("queries"))
 
-PERMANENT_DATA_ERRORS = (
+_PERMANENT_DATA_ERRORS = (
     sqlite3.DataError,
     sqlite3.IntegrityError,
     sqlite3.InterfaceError,
@@ -26,65 +36,70 @@ PERMANENT_DATA_ERRORS = (
 """What SQLite and its driver raise for values that can never be stored."""
 
 
-class Transaction:
-    """A write or read transaction. *now* is one instant for all of it, in microseconds."""
+class SqliteTransaction(Transaction):
+    """See `Transaction`. *now* is one instant for all of it, in microseconds."""
 
-    __slots__ = ("_connection", "ids", "now", "woken")
+    contended: ClassVar[bool] = False
 
     def __init__(self, connection: sqlite3.Connection, now: int, ids: IdSource) -> None:
+        super().__init__(ids)
         self._connection = connection
-        self.now = now
-        self.ids = ids
-        self.woken: set[Work] = set()
+        self._now = now
 
-    def run(self, statement: str, /, **values: object) -> int:
-        """Run a statement and return how many rows it changed."""
-        return self._connection.execute(STATEMENTS[statement], values).rowcount
+    async def run(self, statement: str, /, **values: object) -> None:
+        """See `Transaction.run`."""
+        self._execute(statement, values)
 
-    def one(self, statement: str, /, **values: object) -> sqlite3.Row | None:
-        """Run a statement and return its row, or None."""
-        row: sqlite3.Row | None = self._connection.execute(STATEMENTS[statement], values).fetchone()
-        return row
+    async def count(self, statement: str, /, **values: object) -> int:
+        """See `Transaction.count`."""
+        return self._execute(statement, values).rowcount
 
-    def the(self, statement: str, /, **values: object) -> sqlite3.Row:
-        """Run a statement that always finds its row, and return that; raise `LookupError` otherwise."""
-        row = self.one(statement, **values)
-        if row is None:
-            raise LookupError(f"{statement} found nothing")
-        return row
+    async def all(self, statement: str, /, **values: object) -> Sequence[Row]:
+        """See `Transaction.all`."""
+        return self._execute(statement, values).fetchall()
 
-    def all(self, statement: str, /, **values: object) -> list[sqlite3.Row]:
-        """Run a statement and return its rows."""
-        return self._connection.execute(STATEMENTS[statement], values).fetchall()
+    async def now(self) -> datetime:
+        """See `Transaction.now`."""
+        return instant(self._now)
 
-    def next_fence(self) -> int:
-        """Return a number that no lease of this store had before."""
-        fence: int = self.the("next_fence")["value"]
-        return fence
-
-    def wake(self, work: Work) -> None:
-        """Once this has committed, wake the runner of *work*."""
-        self.woken.add(work)
-
-    def savepoint(self) -> Savepoint:
-        """Return a context whose statements are undone when it is left by an exception."""
-        return Savepoint(self._connection)
-
-
-class Savepoint:
-    """A part of a transaction that can fail by itself."""
-
-    __slots__ = ("_connection",)
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
-
-    def __enter__(self) -> None:
+    @asynccontextmanager
+    async def savepoint(self) -> AsyncIterator[None]:
+        """See `Transaction.savepoint`."""
         self._connection.execute("SAVEPOINT part")
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        # After a disk error SQLite has rolled back everything already, and there is no savepoint left.
-        if self._connection.in_transaction:
-            if kind is not None:
+        try:
+            yield
+        except BaseException:
+            # After a disk error SQLite has rolled back everything already, and there is no savepoint left.
+            if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK TO part")
-            self._connection.execute("RELEASE part")
+            raise
+        finally:
+            if self._connection.in_transaction:
+                self._connection.execute("RELEASE part")
+
+    def is_permanent(self, error: Exception) -> bool:
+        """See `Transaction.is_permanent`."""
+        return isinstance(error, _PERMANENT_DATA_ERRORS)
+
+    async def lock_lanes(self, lanes: Collection[tuple[Work, str]]) -> None:
+        """Do nothing: one transaction is written at a time."""
+
+    async def lock_jobs(self, dedupe_keys: Collection[str]) -> None:
+        """Do nothing: one transaction is written at a time."""
+
+    async def lock_names(self, names: Collection[str]) -> None:
+        """Do nothing: one transaction is written at a time."""
+
+    def _execute(self, statement: str, values: dict[str, object]) -> sqlite3.Cursor:
+        return self._connection.execute(STATEMENTS[statement], stored(values) | {"now": self._now})
+
+
+def run_at_once(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Return the result of a coroutine that never waits."""
+    try:
+        coroutine.send(None)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    coroutine.close()
+    raise RuntimeError("a transaction on SQLite cannot wait for anything but its own statements")

@@ -1,16 +1,48 @@
-"""How values are kept in SQLite: instants as microseconds since 1970, JSON as text."""
+"""How values are kept in SQLite: instants and spans as whole microseconds (instants since 1970), JSON as text."""
 
 from __future__ import annotations
 
 import json
+import sqlite3
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+
+INSTANTS = frozenset(
+    {
+        "created_at",
+        "delivered_at",
+        "doubt_from",
+        "doubt_until",
+        "due_at",
+        "ended_at",
+        "expires_at",
+        "failed_at",
+        "finished_at",
+        "not_before",
+        "pace_at",
+        "paused_until",
+        "processed_at",
+        "provider_time",
+        "read_at",
+        "received_at",
+        "request_end",
+        "rerun_at",
+        "run_at",
+        "sent_at",
+        "started_at",
+        "updated_at",
+    }
+)
+"""The columns that are instants, in tables and in what statements select."""
+
+SPANS = frozenset({"blocked", "due_in"})
+"""The columns that are spans."""
 
 
 def micros(instant: datetime) -> int:
@@ -23,34 +55,32 @@ def instant(value: int) -> datetime:
     return _EPOCH + timedelta(microseconds=value)
 
 
-def maybe_micros(value: datetime | None) -> int | None:
-    """Return `micros`, or None for None."""
-    return None if value is None else micros(value)
+def stored(values: Mapping[str, object]) -> dict[str, object]:
+    """Return the values of a statement as SQLite takes them."""
+    return {name: _stored(value) for name, value in values.items()}
 
 
-def maybe_instant(value: int | None) -> datetime | None:
-    """Return `instant`, or None for None."""
-    return None if value is None else instant(value)
-
-
-def span(seconds: float) -> int:
-    """Return *seconds* as microseconds."""
-    return round(seconds * 1_000_000)
-
-
-def seconds(span_: int) -> float:
-    """Return microseconds as seconds."""
-    return span_ / 1_000_000
-
-
-def to_json(value: Mapping[str, object]) -> str:
-    """Return a JSON object as compact text."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-
-
-def from_json(text: str) -> dict[str, object]:
-    """Return the JSON object in *text*; raise `ValueError` when it is something else."""
-    value = json.loads(text)
-    if not isinstance(value, dict):
-        raise ValueError(f"expected a JSON object, got {type(value).__name__}")  # noqa: TRY004
+def _stored(value: object) -> object:
+    match value:
+        case datetime():
+            return micros(value)
+        case timedelta():
+            return value // _MICROSECOND
+        case list():
+            return json.dumps(value)
     return value
+
+
+class Row(sqlite3.Row):
+    """A row whose instants and spans are datetimes and timedeltas."""
+
+    def __getitem__(self, column: Any) -> Any:
+        """Return the value of *column*."""
+        value = super().__getitem__(column)
+        if value is None:
+            return None
+        if column in INSTANTS:
+            return instant(value)
+        if column in SPANS:
+            return timedelta(microseconds=value)
+        return value

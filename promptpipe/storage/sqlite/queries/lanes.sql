@@ -24,21 +24,25 @@ ORDER BY due_at, key LIMIT 1
 
 -- name: lease_lanes
 UPDATE lanes SET
-    crashes = crashes + leased, leased = 1, worker = :worker, fence = :fence, due_at = :lease_end
+    crashes = crashes + leased, leased = 1, worker = :worker, fence = :fence, due_at = :now + :lease
 WHERE kind = :kind AND key IN (SELECT value FROM json_each(:keys))
 
 -- name: next_due_lane
-SELECT min(due_at) AS due_at FROM lanes WHERE kind = :kind AND priority = :priority AND due_at > :now
+SELECT min(due_at) - :now AS due_in FROM lanes WHERE kind = :kind AND priority = :priority AND due_at > :now
 
 -- name: held_lane
 SELECT due_at, pace_at FROM lanes WHERE kind = :kind AND key = :key AND fence = :fence AND leased = 1
 
--- name: extend_lane
-UPDATE lanes SET due_at = :lease_end WHERE kind = :kind AND key = :key AND fence = :fence AND leased = 1
+-- name: extend_lanes
+-- *keys* and *fences* belong together by their places.
+UPDATE lanes SET due_at = :now + :lease
+WHERE kind = :kind AND leased = 1 AND (key, fence) IN
+    (SELECT value, json_extract(:fences, '$[' || wanted.key || ']') FROM json_each(:keys) AS wanted)
+RETURNING key, fence
 
 -- name: keep_lane
 -- The holder goes on, under the same fence; *orderly* is 1 when it has come to the end of an item.
-UPDATE lanes SET due_at = :lease_end, crashes = crashes * (1 - :orderly) WHERE kind = :kind AND key = :key
+UPDATE lanes SET due_at = :now + :lease, crashes = crashes * (1 - :orderly) WHERE kind = :kind AND key = :key
 
 -- name: release_lane
 UPDATE lanes SET due_at = max(:due_at, pace_at), leased = 0, worker = NULL, crashes = 0
@@ -59,9 +63,21 @@ ON CONFLICT (kind, key) DO UPDATE SET
 SELECT kind, key, fence FROM lanes WHERE worker = :worker ORDER BY kind, key
 
 -- name: stale_lanes
-SELECT key FROM lanes WHERE worker IS NOT NULL AND worker <> :me AND kind = :kind ORDER BY key
+-- The lock on the file proves that their holder is gone, and its requests with it.
+SELECT key, :now AS request_end FROM lanes WHERE worker IS NOT NULL AND worker <> :me AND kind = :kind ORDER BY key
 
 -- name: abandon_lane
 -- Its holder is gone without a word.
 UPDATE lanes SET due_at = :due_at, leased = 0, worker = NULL, crashes = crashes + 1
 WHERE kind = :kind AND key = :key
+
+-- name: lease_recovery
+-- One instance at a time recovers; who holds this in another process is gone.
+INSERT INTO lanes (kind, key, priority, due_at, leased, fence, worker)
+VALUES ('recovery', 'recovery', 0, :now + :lease, 1, :fence, :me)
+ON CONFLICT (kind, key) DO UPDATE SET
+    due_at = excluded.due_at, leased = 1, fence = excluded.fence, worker = excluded.worker
+WHERE leased = 0 OR due_at <= :now OR worker IS NOT :me
+
+-- name: end_recovery
+UPDATE lanes SET due_at = NULL, leased = 0, worker = NULL WHERE kind = 'recovery' AND fence = :fence

@@ -8,7 +8,7 @@ VALUES (:id, :participant_id, :channel, :recipient, :recipient_kind, :class, :la
 SELECT * FROM outbox_messages WHERE id = :id
 
 -- name: message_by_key
-SELECT * FROM outbox_messages WHERE dedupe_key = :dedupe_key
+SELECT *, created_at > :now - :hold AS held FROM outbox_messages WHERE dedupe_key = :dedupe_key
 
 -- name: head_message
 SELECT * FROM outbox_messages WHERE lane_key = :lane_key AND seq IS NOT NULL ORDER BY seq LIMIT 1
@@ -70,7 +70,7 @@ WHERE id = :id
 SELECT id, lane_key, class FROM outbox_messages WHERE not_before <= :now ORDER BY not_before, id LIMIT :limit
 
 -- name: next_postponed
-SELECT min(not_before) AS due_at FROM outbox_messages WHERE not_before > :now
+SELECT min(not_before) - :now AS due_in FROM outbox_messages WHERE not_before > :now
 
 -- name: enter_lane
 UPDATE outbox_messages SET seq = :seq, not_before = NULL, updated_at = :now WHERE id = :id
@@ -81,9 +81,13 @@ UPDATE outbox_messages SET status = 'queued', uncounted = uncounted + :uncounted
 WHERE id = :id
 
 -- name: doubt
-UPDATE outbox_messages SET status = 'in_doubt', doubt_from = :doubt_from, doubt_until = :doubt_until,
+UPDATE outbox_messages SET status = 'in_doubt', doubt_from = max(:now, coalesce(:start, :now)),
+    doubt_until = max(:now, coalesce(:start, :now)) + :wait,
     last_error = coalesce(:error, last_error), updated_at = :now
 WHERE id = :id
+
+-- name: lanes_in_doubt
+SELECT DISTINCT lane_key FROM outbox_messages WHERE status = 'in_doubt' AND doubt_until IS NOT NULL
 
 -- name: restart_doubts
 UPDATE outbox_messages SET doubt_until = max(doubt_from, :now) + :wait

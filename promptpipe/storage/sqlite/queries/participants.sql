@@ -1,8 +1,12 @@
 -- name: participant
 SELECT * FROM conversation_participants WHERE id = :id
 
+-- name: participant_to_change
+SELECT * FROM conversation_participants WHERE id = :id
+
 -- name: addresses_of
-SELECT channel, address, kind FROM participant_addresses WHERE participant_id = :participant_id
+SELECT participant_id, channel, address, kind FROM participant_addresses
+WHERE participant_id IN (SELECT value FROM json_each(:participant_ids))
 ORDER BY created_at, kind, address
 
 -- name: owner_of_address

@@ -6,13 +6,13 @@ WHERE f.flow_type = :flow_type AND f.participant_id > :after AND p.status = 'act
 ORDER BY f.participant_id LIMIT :limit
 
 -- name: lost_timers
-SELECT f.participant_id, f.state_data, json_extract(f.state_data, :path) AS job_id,
-    EXISTS (SELECT 1 FROM job_history h WHERE h.id = json_extract(f.state_data, :path)) AS ended
+SELECT f.participant_id, f.state_data, json_extract(f.state_data, '$."' || :data_key || '"') AS job_id,
+    EXISTS (SELECT 1 FROM job_history h WHERE h.id = json_extract(f.state_data, '$."' || :data_key || '"')) AS ended
 FROM flow_states f JOIN conversation_participants p ON p.id = f.participant_id
 WHERE f.flow_type = :flow_type AND f.participant_id > :after AND p.status = 'active'
-    AND json_extract(f.state_data, :path) IS NOT NULL
-    AND NOT EXISTS (SELECT 1 FROM jobs j WHERE j.id = json_extract(f.state_data, :path))
-    AND NOT EXISTS (SELECT 1 FROM mailbox_events e WHERE e.job_id = json_extract(f.state_data, :path))
+    AND json_extract(f.state_data, '$."' || :data_key || '"') IS NOT NULL
+    AND NOT EXISTS (SELECT 1 FROM jobs j WHERE j.id = json_extract(f.state_data, '$."' || :data_key || '"'))
+    AND NOT EXISTS (SELECT 1 FROM mailbox_events e WHERE e.job_id = json_extract(f.state_data, '$."' || :data_key || '"'))
 ORDER BY f.participant_id LIMIT :limit
 
 -- name: count_active

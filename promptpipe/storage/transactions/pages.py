@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, TypeVar
 from promptpipe.model.listing import Page
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Callable
 
     from promptpipe.model.listing import PageRequest
-    from promptpipe.storage.sqlite.transaction import Transaction
+    from promptpipe.storage.transactions.transaction import Row, Transaction
 
 T = TypeVar("T")
 
@@ -21,20 +20,21 @@ MAX_BYTES = 1 << 20
 """Text and bytes in a page, about; the item that exceeds it is the last. Clients take 4 MiB of answer."""
 
 
-def page(
+async def page(
     tx: Transaction,
     statement: str,
     request: PageRequest,
-    make: Callable[[sqlite3.Row], T],
+    make: Callable[[Row], T],
     **values: object,
 ) -> Page[T]:
     """Return the page of what *statement* lists; it takes `:after` (an `id`) and `:limit`, besides *values*."""
     place = {"after": FIRST if request.after is None else request.after}
-    rows = tx.all(statement, **place | values, limit=request.size + 1)
+    rows = await tx.all(statement, **place | values, limit=request.size + 1)
     size = count = 0
     for row in rows[: request.size]:
         count += 1
-        size += sum(len(value) for value in row if isinstance(value, str | bytes))
+        cells = [row[column] for column in row.keys()]  # noqa: SIM118  rows of SQLite iterate over their values
+        size += sum(len(cell) for cell in cells if isinstance(cell, str | bytes))
         if size > MAX_BYTES:
             break
     last = rows[count - 1]["id"] if count < len(rows) else None

@@ -1,4 +1,4 @@
-"""Participants, their addresses, flow states and response handlers on SQLite."""
+"""Participants, their addresses, flow states and response handlers."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from promptpipe.model.decisions import FlowState, Hook
 from promptpipe.model.errors import AlreadyExistsError, NotFoundError
 from promptpipe.model.events import Enrolled
 from promptpipe.model.ids import ParticipantId
+from promptpipe.model.listing import Page
 from promptpipe.model.participants import Address, AddressKind, Participant, ParticipantStatus, Profile
-from promptpipe.storage.sqlite import mailbox_events
-from promptpipe.storage.sqlite.pages import FIRST, page
-from promptpipe.storage.sqlite.values import from_json, instant, maybe_instant, maybe_micros, to_json
+from promptpipe.storage.transactions import mailbox_events
+from promptpipe.storage.transactions.pages import FIRST, page
+from promptpipe.storage.transactions.transaction import ConflictError
+from promptpipe.storage.transactions.values import from_json, to_json
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Mapping, Sequence
 
     from promptpipe.model.inbound import Enrollment
-    from promptpipe.model.listing import Page, PageRequest
-    from promptpipe.storage.sqlite.database import Database
-    from promptpipe.storage.sqlite.transaction import Transaction
+    from promptpipe.model.listing import PageRequest
+    from promptpipe.storage.transactions.transaction import Database, Row, Transaction
 
 
-class SqliteParticipants:
-    """`ports.store.ParticipantStore` on SQLite."""
+class ParticipantTransactions:
+    """`ports.store.ParticipantStore`."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -70,23 +70,31 @@ class SqliteParticipants:
         return await self._database.read(partial(_flow_state, participant_id=participant_id, flow_type=flow_type))
 
 
-def get(tx: Transaction, participant_id: ParticipantId) -> Participant:
+async def get(tx: Transaction, participant_id: ParticipantId) -> Participant:
     """See `ParticipantStore.get`."""
-    row = tx.one("participant", id=participant_id)
+    row = await tx.one("participant", id=participant_id)
     if row is None:
         raise NotFoundError("participant", participant_id)
-    return _as_participant(tx, row)
+    return (await _with_addresses(tx, [row]))[0]
 
 
-def _as_participant(tx: Transaction, row: sqlite3.Row) -> Participant:
-    addresses = tx.all("addresses_of", participant_id=row["id"])
+async def _with_addresses(tx: Transaction, rows: Sequence[Row]) -> tuple[Participant, ...]:
+    """Return the participants in *rows*."""
+    addresses: dict[str, list[Address]] = {row["id"]: [] for row in rows}
+    for row in await tx.all("addresses_of", participant_ids=list(addresses)):
+        address = Address(row["channel"], AddressKind(row["kind"]), row["address"])
+        addresses[row["participant_id"]].append(address)
+    return tuple(_as_participant(row, addresses[row["id"]]) for row in rows)
+
+
+def _as_participant(row: Row, addresses: Sequence[Address]) -> Participant:
     return Participant(
         id=ParticipantId(row["id"]),
         status=ParticipantStatus(row["status"]),
         channel=row["channel"],
-        addresses=tuple(Address(a["channel"], AddressKind(a["kind"]), a["address"]) for a in addresses),
-        created_at=instant(row["created_at"]),
-        updated_at=instant(row["updated_at"]),
+        addresses=tuple(addresses),
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
         name=row["name"],
         gender=row["gender"],
         ethnicity=row["ethnicity"],
@@ -95,42 +103,48 @@ def _as_participant(tx: Transaction, row: sqlite3.Row) -> Participant:
     )
 
 
-def find(tx: Transaction, addresses: Sequence[Address]) -> ParticipantId | None:
+async def find(tx: Transaction, addresses: Sequence[Address]) -> ParticipantId | None:
     """Return who has the first of *addresses* that anybody has."""
     for address in addresses:
-        row = tx.one("owner_of_address", channel=address.channel, address=address.value)
+        row = await tx.one("owner_of_address", channel=address.channel, address=address.value)
         if row is not None:
             return ParticipantId(row["participant_id"])
     return None
 
 
-def link(tx: Transaction, participant_id: ParticipantId, addresses: Sequence[Address]) -> None:
-    """Give a participant those of *addresses* that nobody has yet."""
+async def link(tx: Transaction, participant_id: ParticipantId, addresses: Sequence[Address]) -> int:
+    """Give a participant those of *addresses* that nobody has yet; return how many these were."""
+    linked = 0
     for address in addresses:
-        tx.run(
+        linked += await tx.count(
             "insert_address",
             channel=address.channel,
             address=address.value,
             kind=address.kind.value,
             participant_id=participant_id,
-            now=tx.now,
         )
+    return linked
 
 
-def enroll(tx: Transaction, addresses: Sequence[Address], profile: Profile, enrollment: Enrollment) -> ParticipantId:
-    """Make a participant with their flow state and response handler."""
+async def enroll(
+    tx: Transaction, addresses: Sequence[Address], profile: Profile, enrollment: Enrollment
+) -> ParticipantId:
+    """Make a participant with their flow state and response handler.
+
+    Raise `ConflictError` when somebody else has got one of *addresses* meanwhile.
+    """
     participant_id = ParticipantId(tx.ids())
-    tx.run("insert_participant", id=participant_id, channel=addresses[0].channel, now=tx.now, **asdict(profile))
-    link(tx, participant_id, addresses)
-    tx.run(
+    await tx.run("insert_participant", id=participant_id, channel=addresses[0].channel, **asdict(profile))
+    if await link(tx, participant_id, addresses) < len({(address.channel, address.value) for address in addresses}):
+        raise ConflictError("an address was taken at the same time")
+    await tx.run(
         "insert_flow_state",
         participant_id=participant_id,
         flow_type=enrollment.flow_type,
         current_state=enrollment.current_state,
         state_data=to_json({}),
-        now=tx.now,
     )
-    add_hook(
+    await add_hook(
         tx,
         Hook(
             participant_id=participant_id,
@@ -141,90 +155,91 @@ def enroll(tx: Transaction, addresses: Sequence[Address], profile: Profile, enro
     return participant_id
 
 
-def _enroll_once(tx: Transaction, address: Address, profile: Profile, enrollment: Enrollment) -> Participant:
-    owner = find(tx, [address])
+async def _enroll_once(tx: Transaction, address: Address, profile: Profile, enrollment: Enrollment) -> Participant:
+    owner = await find(tx, [address])
     if owner is not None:
         raise AlreadyExistsError("participant", owner, f"{address.value} is the address of participant {owner}")
-    participant_id = enroll(tx, [address], profile, enrollment)
-    mailbox_events.append(tx, participant_id, Enrolled(flow_type=enrollment.flow_type))
-    return get(tx, participant_id)
+    participant_id = await enroll(tx, [address], profile, enrollment)
+    await mailbox_events.append(tx, participant_id, Enrolled(flow_type=enrollment.flow_type))
+    return await get(tx, participant_id)
 
 
-def _find_one(tx: Transaction, address: Address) -> Participant:
-    owner = find(tx, [address])
+async def _find_one(tx: Transaction, address: Address) -> Participant:
+    owner = await find(tx, [address])
     if owner is None:
         raise NotFoundError("participant", address.value)
-    return get(tx, owner)
+    return await get(tx, owner)
 
 
-def _list(tx: Transaction, status: ParticipantStatus | None, request: PageRequest) -> Page[Participant]:
+async def _list(tx: Transaction, status: ParticipantStatus | None, request: PageRequest) -> Page[Participant]:
     value = None if status is None else status.value
-    return page(tx, "list_participants", request, partial(_as_participant, tx), status=value)
+    rows = await page(tx, "list_participants", request, lambda row: row, status=value)
+    return Page(await _with_addresses(tx, rows.items), rows.last)
 
 
-def _update(
+async def _update(
     tx: Transaction,
     participant_id: ParticipantId,
     profile: Mapping[str, str | None],
     status: ParticipantStatus | None,
 ) -> Participant:
-    known = get(tx, participant_id)
-    values = {field.name: getattr(known, field.name) for field in fields(Profile)} | dict(profile)
-    tx.run("update_participant", id=participant_id, status=(status or known.status).value, now=tx.now, **values)
-    return get(tx, participant_id)
+    known = await tx.one("participant_to_change", id=participant_id)
+    if known is None:
+        raise NotFoundError("participant", participant_id)
+    values = {field.name: known[field.name] for field in fields(Profile)} | dict(profile)
+    await tx.run("update_participant", id=participant_id, status=status.value if status else known["status"], **values)
+    return await get(tx, participant_id)
 
 
-def _flow_states(
+async def _flow_states(
     tx: Transaction, participant_id: ParticipantId | None, flow_type: str | None, request: PageRequest
 ) -> Page[FlowState]:
     after, _, after_type = (request.after or FIRST).partition("/")
     place = {"after": after, "after_type": after_type, "flow_type": flow_type}
     if participant_id is None:
-        return page(tx, "list_flow_states", request, as_flow_state, **place)
-    return page(tx, "list_flow_states_of", request, as_flow_state, participant_id=participant_id, **place)
+        return await page(tx, "list_flow_states", request, as_flow_state, **place)
+    return await page(tx, "list_flow_states_of", request, as_flow_state, participant_id=participant_id, **place)
 
 
-def add_hook(tx: Transaction, hook: Hook) -> bool:
+async def add_hook(tx: Transaction, hook: Hook) -> bool:
     """Register a response handler unless the participant has it; return whether it was new."""
-    return bool(
-        tx.run(
-            "insert_hook",
-            participant_id=hook.participant_id,
-            handler_type=hook.handler_type,
-            flow_type=hook.flow_type,
-            expires_at=maybe_micros(hook.expires_at),
-            now=tx.now,
-        )
+    added = await tx.count(
+        "insert_hook",
+        participant_id=hook.participant_id,
+        handler_type=hook.handler_type,
+        flow_type=hook.flow_type,
+        expires_at=hook.expires_at,
     )
+    return bool(added)
 
 
-def flow_states(tx: Transaction, participant_id: ParticipantId) -> Mapping[str, FlowState]:
+async def flow_states(tx: Transaction, participant_id: ParticipantId) -> Mapping[str, FlowState]:
     """Return a participant's states, by flow type."""
-    rows = tx.all("flow_states_of", participant_id=participant_id)
+    rows = await tx.all("flow_states_of", participant_id=participant_id)
     return {row["flow_type"]: as_flow_state(row) for row in rows}
 
 
-def hooks(tx: Transaction, participant_id: ParticipantId) -> tuple[Hook, ...]:
+async def hooks(tx: Transaction, participant_id: ParticipantId) -> tuple[Hook, ...]:
     """Return a participant's response handlers that have not expired, the one to be asked first, first."""
     return tuple(
         Hook(
             participant_id=participant_id,
             handler_type=row["handler_type"],
             flow_type=row["flow_type"],
-            expires_at=maybe_instant(row["expires_at"]),
+            expires_at=row["expires_at"],
         )
-        for row in tx.all("hooks_of", participant_id=participant_id, now=tx.now)
+        for row in await tx.all("hooks_of", participant_id=participant_id)
     )
 
 
-def _flow_state(tx: Transaction, participant_id: ParticipantId, flow_type: str) -> FlowState:
-    row = tx.one("flow_state", participant_id=participant_id, flow_type=flow_type)
+async def _flow_state(tx: Transaction, participant_id: ParticipantId, flow_type: str) -> FlowState:
+    row = await tx.one("flow_state", participant_id=participant_id, flow_type=flow_type)
     if row is None:
         raise NotFoundError("flow state", f"{participant_id}/{flow_type}")
     return as_flow_state(row)
 
 
-def as_flow_state(row: sqlite3.Row) -> FlowState:
+def as_flow_state(row: Row) -> FlowState:
     """Return the state in a row of `flow_states`."""
     return FlowState(
         participant_id=ParticipantId(row["participant_id"]),
@@ -232,6 +247,6 @@ def as_flow_state(row: sqlite3.Row) -> FlowState:
         current_state=row["current_state"],
         data=from_json(row["state_data"]),
         version=row["version"],
-        created_at=instant(row["created_at"]),
-        updated_at=instant(row["updated_at"]),
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
     )

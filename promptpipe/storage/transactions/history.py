@@ -1,4 +1,4 @@
-"""Responses and receipts on SQLite."""
+"""Responses and receipts."""
 
 from __future__ import annotations
 
@@ -8,19 +8,15 @@ from typing import TYPE_CHECKING
 from promptpipe.model.history import Receipt, Response
 from promptpipe.model.ids import MessageId, ParticipantId, ResponseId
 from promptpipe.model.messages import MessageStatus
-from promptpipe.storage.sqlite.pages import page
-from promptpipe.storage.sqlite.values import instant, maybe_instant
+from promptpipe.storage.transactions.pages import page
 
 if TYPE_CHECKING:
-    import sqlite3
-
     from promptpipe.model.listing import Page, PageRequest
-    from promptpipe.storage.sqlite.database import Database
-    from promptpipe.storage.sqlite.transaction import Transaction
+    from promptpipe.storage.transactions.transaction import Database, Row, Transaction
 
 
-class SqliteHistory:
-    """`ports.store.HistoryStore` on SQLite."""
+class HistoryTransactions:
+    """`ports.store.HistoryStore`."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -34,19 +30,19 @@ class SqliteHistory:
         return await self._database.read(partial(_receipts, message_id=message_id, request=page))
 
 
-def _responses(tx: Transaction, participant_id: ParticipantId | None, request: PageRequest) -> Page[Response]:
+async def _responses(tx: Transaction, participant_id: ParticipantId | None, request: PageRequest) -> Page[Response]:
     if participant_id is None:
-        return page(tx, "list_responses", request, _as_response)
-    return page(tx, "list_responses_of", request, _as_response, participant_id=participant_id)
+        return await page(tx, "list_responses", request, _as_response)
+    return await page(tx, "list_responses_of", request, _as_response, participant_id=participant_id)
 
 
-def _receipts(tx: Transaction, message_id: MessageId | None, request: PageRequest) -> Page[Receipt]:
+async def _receipts(tx: Transaction, message_id: MessageId | None, request: PageRequest) -> Page[Receipt]:
     if message_id is None:
-        return page(tx, "list_receipts", request, _as_receipt)
-    return page(tx, "list_receipts_of", request, _as_receipt, message_id=message_id)
+        return await page(tx, "list_receipts", request, _as_receipt)
+    return await page(tx, "list_receipts_of", request, _as_receipt, message_id=message_id)
 
 
-def _as_response(row: sqlite3.Row) -> Response:
+def _as_response(row: Row) -> Response:
     return Response(
         id=ResponseId(row["id"]),
         participant_id=None if row["participant_id"] is None else ParticipantId(row["participant_id"]),
@@ -56,19 +52,19 @@ def _as_response(row: sqlite3.Row) -> Response:
         type=row["type"],
         text=row["text"],
         raw=row["raw"],
-        provider_time=maybe_instant(row["provider_time"]),
-        received_at=instant(row["received_at"]),
-        processed_at=maybe_instant(row["processed_at"]),
+        provider_time=row["provider_time"],
+        received_at=row["received_at"],
+        processed_at=row["processed_at"],
     )
 
 
-def _as_receipt(row: sqlite3.Row) -> Receipt:
+def _as_receipt(row: Row) -> Receipt:
     return Receipt(
         id=row["id"],
         message_id=None if row["message_id"] is None else MessageId(row["message_id"]),
         provider_message_id=row["provider_message_id"],
         status=MessageStatus(row["status"]),
         error=row["error"],
-        provider_time=maybe_instant(row["provider_time"]),
-        received_at=instant(row["received_at"]),
+        provider_time=row["provider_time"],
+        received_at=row["received_at"],
     )

@@ -14,86 +14,94 @@ from promptpipe.model.jobs import (
 )
 from promptpipe.model.leases import Work
 from promptpipe.model.text import shortened, storable
-from promptpipe.storage.sqlite import mailbox_events
-from promptpipe.storage.sqlite.pages import page
-from promptpipe.storage.sqlite.values import from_json, instant, maybe_instant, micros, to_json
+from promptpipe.storage.transactions import mailbox_events
+from promptpipe.storage.transactions.pages import page
+from promptpipe.storage.transactions.values import from_json, to_json
 
 if TYPE_CHECKING:
-    import sqlite3
+    from datetime import datetime
 
     from promptpipe.model.jobs import NewJob
     from promptpipe.model.listing import JobFilter, Page, PageRequest
-    from promptpipe.storage.sqlite.transaction import Transaction
+    from promptpipe.storage.transactions.transaction import Row, Transaction
 
 MAX_ERROR_TEXT = 2000
 
 
-def enqueue(tx: Transaction, new: NewJob) -> tuple[Job, bool]:
-    """See `JobStore.enqueue`. A key also stays taken while the event of its fired timer waits to be handled."""
+async def enqueue(tx: Transaction, new: NewJob) -> tuple[Job, bool]:
+    """See `JobStore.enqueue`."""
+    job_id = await put(tx, new)
+    return await get(tx, job_id), job_id == new.id
+
+
+async def put(tx: Transaction, new: NewJob) -> JobId:
+    """Add a job unless its key is taken, and return its id, or that of the one that has the key.
+
+    A key also stays taken while the event of its fired timer waits to be handled.
+    """
     if new.dedupe_key is not None:
-        live = tx.one("job_by_key", dedupe_key=new.dedupe_key)
+        live = await tx.one("job_by_key", dedupe_key=new.dedupe_key)
         if live is not None:
-            _enqueue_again(tx, live, new)
-            return get(tx, JobId(live["id"])), False
-        waiting = tx.one("waiting_timer_by_key", dedupe_key=new.dedupe_key)
+            await _enqueue_again(tx, live, new)
+            return JobId(live["id"])
+        waiting = await tx.one("waiting_timer_by_key", dedupe_key=new.dedupe_key)
         if waiting is not None:
             if new.on_conflict is OnConflict.KEEP:
-                return get(tx, JobId(waiting["job_id"])), False
-            mailbox_events.remove(tx, waiting)
-    _insert(tx, new, tx.now, due_at=micros(new.run_at))
+                return JobId(waiting["job_id"])
+            await mailbox_events.remove(tx, waiting)
+    await _insert(tx, new, run_at=new.run_at)
     tx.wake(Work.JOB)
-    return get(tx, new.id), True
+    return new.id
 
 
-def _insert(tx: Transaction, job: NewJob | Job, created_at: int, *, due_at: int) -> None:
-    tx.run(
+async def _insert(
+    tx: Transaction, job: NewJob | Job, *, run_at: datetime | None, created_at: datetime | None = None
+) -> None:
+    """Add a row; due now without *run_at*, made now without *created_at*."""
+    await tx.run(
         "insert_job",
         id=job.id,
         queue=job.queue,
         priority=job.priority,
-        due_at=due_at,
+        run_at=run_at,
         kind=job.kind,
         payload=to_json(job.payload),
         dedupe_key=job.dedupe_key,
         participant_id=job.participant_id,
         max_attempts=job.max_attempts,
         created_at=created_at,
-        now=tx.now,
     )
 
 
-def _enqueue_again(tx: Transaction, live: sqlite3.Row, new: NewJob) -> None:
+async def _enqueue_again(tx: Transaction, live: Row, new: NewJob) -> None:
     """Apply the conflict rule of *new* to the *live* job that has its key."""
     if new.on_conflict is OnConflict.REPLACE:
-        tx.run(
+        await tx.run(
             "renew_job",
             id=live["id"],
-            due_at=micros(new.run_at),
-            run_at=micros(new.run_at),
+            run_at=new.run_at,
             payload=to_json(new.payload),
             kind=new.kind,
             queue=new.queue,
             priority=new.priority,
             participant_id=new.participant_id,
             max_attempts=new.max_attempts,
-            fence=tx.next_fence(),
-            now=tx.now,
+            fence=await tx.next_fence(),
         )
         tx.wake(Work.JOB)
     elif live["status"] == JobStatus.RUNNING.value:
-        payload = to_json(new.payload)
-        tx.run("set_rerun", id=live["id"], rerun_at=micros(new.run_at), rerun_payload=payload, now=tx.now)
+        await tx.run("set_rerun", id=live["id"], rerun_at=new.run_at, rerun_payload=to_json(new.payload))
 
 
-def get(tx: Transaction, job_id: JobId) -> Job:
+async def get(tx: Transaction, job_id: JobId) -> Job:
     """See `JobStore.get`."""
-    row = tx.one("job", id=job_id) or tx.one("ended_job", id=job_id)
+    row = await tx.one("job", id=job_id) or await tx.one("ended_job", id=job_id)
     if row is None:
         raise NotFoundError("job", job_id)
     return as_job(row)
 
 
-def listed(tx: Transaction, wanted: JobFilter, request: PageRequest) -> Page[Job]:
+async def listed(tx: Transaction, wanted: JobFilter, request: PageRequest) -> Page[Job]:
     """See `JobStore.list`."""
     values = {
         "status": None if wanted.status is None else wanted.status.value,
@@ -101,61 +109,61 @@ def listed(tx: Transaction, wanted: JobFilter, request: PageRequest) -> Page[Job
         "queue": wanted.queue,
     }
     if wanted.participant_id is None:
-        return page(tx, "list_jobs", request, as_job, **values)
-    return page(tx, "list_jobs_of", request, as_job, participant_id=wanted.participant_id, **values)
+        return await page(tx, "list_jobs", request, as_job, **values)
+    return await page(tx, "list_jobs_of", request, as_job, participant_id=wanted.participant_id, **values)
 
 
-def retry(tx: Transaction, job_id: JobId) -> Job:
+async def retry(tx: Transaction, job_id: JobId) -> Job:
     """See `JobStore.retry`."""
-    live = tx.one("job", id=job_id)
+    live = await tx.one("job_to_change", id=job_id)
     if live is not None:
         if live["status"] == JobStatus.RUNNING.value:
             raise PreconditionError(f"the job {job_id} is running")
-        tx.run("hasten_job", id=job_id, now=tx.now)
+        await tx.run("hasten_job", id=job_id)
     else:
-        ended = get(tx, job_id)
+        ended = await get(tx, job_id)
         if ended.status is JobStatus.DONE:
             raise PreconditionError(f"the job {job_id} is done")
-        _refuse_taken_key(tx, ended)
-        tx.run("delete_job_history", id=job_id)
-        _insert(tx, ended, micros(ended.created_at), due_at=tx.now)
+        await _refuse_taken_key(tx, ended)
+        await tx.run("delete_job_history", id=job_id)
+        await _insert(tx, ended, run_at=None, created_at=ended.created_at)
     tx.wake(Work.JOB)
-    return get(tx, job_id)
+    return await get(tx, job_id)
 
 
-def _refuse_taken_key(tx: Transaction, job: Job) -> None:
+async def _refuse_taken_key(tx: Transaction, job: Job) -> None:
     if job.dedupe_key is None:
         return
-    live = tx.one("job_by_key", dedupe_key=job.dedupe_key)
-    waiting = tx.one("waiting_timer_by_key", dedupe_key=job.dedupe_key)
+    live = await tx.one("job_by_key", dedupe_key=job.dedupe_key)
+    waiting = await tx.one("waiting_timer_by_key", dedupe_key=job.dedupe_key)
     holder = live["id"] if live is not None else waiting["job_id"] if waiting is not None else None
     if holder is not None:
         raise AlreadyExistsError("job", holder, f"the job {holder} has the dedupe key {job.dedupe_key}")
 
 
-def cancel(tx: Transaction, job_id: JobId) -> Job:
+async def cancel(tx: Transaction, job_id: JobId) -> Job:
     """See `JobStore.cancel`."""
-    row = tx.one("job", id=job_id)
+    row = await tx.one("job_to_change", id=job_id)
     if row is not None:
         # A participant's job has no effect but its event, which comes with its end: there is nothing to interrupt.
         if row["status"] == JobStatus.QUEUED.value or row["participant_id"] is not None:
-            end(tx, row, JobStatus.CANCELED)
+            await end(tx, row, JobStatus.CANCELED)
         else:
-            tx.run("request_cancel", id=job_id, now=tx.now)
-    return get(tx, job_id)
+            await tx.run("request_cancel", id=job_id)
+    return await get(tx, job_id)
 
 
-def cancel_timer(tx: Transaction, participant_id: ParticipantId, key: str) -> None:
+async def cancel_timer(tx: Transaction, participant_id: ParticipantId, key: str) -> None:
     """End this participant's live timer with *key*, and remove its event if it has fired but is unhandled."""
-    live = tx.one("job_by_key", dedupe_key=key)
+    live = await tx.one("job_by_key", dedupe_key=key)
     if live is not None and live["participant_id"] == participant_id:
-        end(tx, live, JobStatus.CANCELED)
-    waiting = tx.one("waiting_timer_by_key", dedupe_key=key)
+        await end(tx, live, JobStatus.CANCELED)
+    waiting = await tx.one("waiting_timer_by_key", dedupe_key=key)
     if waiting is not None and waiting["participant_id"] == participant_id:
-        mailbox_events.remove(tx, waiting)
+        await mailbox_events.remove(tx, waiting)
 
 
-def end(tx: Transaction, row: sqlite3.Row, status: JobStatus, failure: JobFailure | None = None) -> None:
+async def end(tx: Transaction, row: Row, status: JobStatus, failure: JobFailure | None = None) -> None:
     """Move a job to the history."""
     error = row["last_error"] if failure is None else error_text(failure)
     columns = (
@@ -169,8 +177,8 @@ def end(tx: Transaction, row: sqlite3.Row, status: JobStatus, failure: JobFailur
         "participant_id",
         "attempt",
     )
-    tx.run("delete_job", id=row["id"])
-    tx.run(
+    await tx.run("delete_job", id=row["id"])
+    await tx.run(
         "insert_job_history",
         **{column: row[column] for column in columns},
         max_attempts=row["max_attempts"],
@@ -178,7 +186,6 @@ def end(tx: Transaction, row: sqlite3.Row, status: JobStatus, failure: JobFailur
         created_at=row["created_at"],
         status=status.value,
         last_error=error,
-        now=tx.now,
     )
 
 
@@ -187,7 +194,7 @@ def error_text(failure: JobFailure) -> str:
     return shortened(storable(f"{failure.type}: {failure.message}"), MAX_ERROR_TEXT)
 
 
-def as_job(row: sqlite3.Row) -> Job:
+def as_job(row: Row) -> Job:
     """Return the job in a row of `jobs` or `job_history`."""
     return Job(
         id=JobId(row["id"]),
@@ -195,15 +202,15 @@ def as_job(row: sqlite3.Row) -> Job:
         queue=row["queue"],
         priority=row["priority"],
         status=JobStatus(row["status"]),
-        run_at=instant(row["run_at"]),
+        run_at=row["run_at"],
         payload=from_json(row["payload"]),
         attempt=row["attempt"],
         max_attempts=row["max_attempts"],
-        created_at=instant(row["created_at"]),
-        updated_at=instant(row["updated_at"]),
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
         dedupe_key=row["dedupe_key"],
         participant_id=None if row["participant_id"] is None else ParticipantId(row["participant_id"]),
         last_error=row["last_error"],
         worker=row["worker"],
-        finished_at=maybe_instant(row["finished_at"]),
+        finished_at=row["finished_at"],
     )

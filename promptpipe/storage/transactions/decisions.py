@@ -6,31 +6,33 @@ from typing import TYPE_CHECKING
 
 from promptpipe.model.errors import VersionConflictError
 from promptpipe.model.jobs import NewJob, OnConflict
+from promptpipe.model.leases import Work
 from promptpipe.model.messages import NewMessage
-from promptpipe.storage.sqlite import jobs, messages, participants
-from promptpipe.storage.sqlite.values import to_json
+from promptpipe.storage.transactions import jobs, messages, participants
+from promptpipe.storage.transactions.values import to_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from promptpipe.model.decisions import Decision, Say, StateChange
     from promptpipe.model.ids import ParticipantId
-    from promptpipe.storage.sqlite.messages import Placed
-    from promptpipe.storage.sqlite.transaction import Transaction
+    from promptpipe.storage.transactions.messages import Placed
+    from promptpipe.storage.transactions.transaction import Transaction
 
 
-def apply(tx: Transaction, participant_id: ParticipantId, decision: Decision) -> None:
+async def apply(tx: Transaction, participant_id: ParticipantId, decision: Decision) -> None:
     """Apply *decision* for a participant whose mailbox the caller holds; raise `VersionConflictError`.
 
     First the lanes, then the flow state, then jobs, then messages.
     """
-    placed = _placed(tx, participant_id, decision.say)
+    placed = await _placed(tx, participant_id, decision.say)
     if decision.state is not None:
-        _change_state(tx, participant_id, decision.state)
+        await _change_state(tx, participant_id, decision.state)
+    await tx.lock_jobs({*decision.cancel, *(wake.key for wake in decision.wake)})
     for key in decision.cancel:
-        jobs.cancel_timer(tx, participant_id, key)
+        await jobs.cancel_timer(tx, participant_id, key)
     for wake in decision.wake:
-        jobs.cancel_timer(tx, participant_id, wake.key)
+        await jobs.cancel_timer(tx, participant_id, wake.key)
         new_job = NewJob(
             id=wake.id,
             kind=wake.kind,
@@ -40,23 +42,26 @@ def apply(tx: Transaction, participant_id: ParticipantId, decision: Decision) ->
             on_conflict=OnConflict.REPLACE,
             participant_id=participant_id,
         )
-        jobs.enqueue(tx, new_job)
+        await jobs.put(tx, new_job)
     for message in placed:
-        messages.insert(tx, message)
+        await messages.insert(tx, message)
 
 
-def _placed(tx: Transaction, participant_id: ParticipantId, said: Sequence[Say]) -> list[Placed]:
-    """Take places in the participant's lane for what the decision says, on the channel where they wrote last."""
+async def _placed(tx: Transaction, participant_id: ParticipantId, said: Sequence[Say]) -> list[Placed]:
+    """Take places in the participant's lanes for what the decision says, on the channel where they wrote last."""
     if not said:
         return []
-    channel = participants.get(tx, participant_id).channel
+    person = await participants.get(tx, participant_id)
+    keys = {messages.lane_key(participant_id, person.channel, say.message_class) for say in said}
+    await tx.lock_lanes([(Work.OUTBOX, key) for key in keys])
     return [
-        messages.place(
+        await messages.place(
             tx,
+            person,
             NewMessage(
                 id=say.id,
                 participant_id=participant_id,
-                channel=channel,
+                channel=person.channel,
                 content=say.content,
                 message_class=say.message_class,
                 flow_type=say.awaited_by,
@@ -67,15 +72,14 @@ def _placed(tx: Transaction, participant_id: ParticipantId, said: Sequence[Say])
     ]
 
 
-def _change_state(tx: Transaction, participant_id: ParticipantId, change: StateChange) -> None:
-    changed = tx.run(
+async def _change_state(tx: Transaction, participant_id: ParticipantId, change: StateChange) -> None:
+    changed = await tx.count(
         "change_flow_state",
         participant_id=participant_id,
         flow_type=change.flow_type,
         current_state=change.current_state,
         state_data=to_json(change.data),
         from_version=change.from_version,
-        now=tx.now,
     )
     if not changed:
         raise VersionConflictError(

@@ -1,4 +1,4 @@
-"""What recovery needs of SQLite. Only one process writes here, so every lease that is not its own is stale."""
+"""What recovery needs of a store."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from promptpipe.model.events import TimerLost
 from promptpipe.model.ids import JobId, ParticipantId
-from promptpipe.model.leases import Work
+from promptpipe.model.leases import Lease, Work
 from promptpipe.model.recovery import ComponentReport, LostTimer, RecoveryReport
-from promptpipe.storage.sqlite import mailbox_events, messages, participants
-from promptpipe.storage.sqlite.values import from_json, micros, span
+from promptpipe.storage.transactions import mailbox_events, messages, participants
+from promptpipe.storage.transactions.values import from_json, span
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,23 +21,33 @@ if TYPE_CHECKING:
     from promptpipe.model.decisions import Hook
     from promptpipe.model.ids import WorkerId
     from promptpipe.model.messages import InDoubtRules
-    from promptpipe.storage.sqlite.database import Database
-    from promptpipe.storage.sqlite.transaction import Transaction
+    from promptpipe.storage.transactions.transaction import Database, Transaction
 
-SENDER_GONE = "the service stopped while the request was on its way"
+SENDER_GONE = "its sender was gone while the request was on its way"
+
+READY_SECONDS = 10.0
+"""An instance that said so for the last time longer ago can no longer be taken for ready."""
 
 
-class SqliteRecovery:
-    """`ports.store.RecoveryStore` on SQLite."""
+class RecoveryTransactions:
+    """`ports.store.RecoveryStore`."""
 
     def __init__(self, database: Database, worker: WorkerId, rules: InDoubtRules) -> None:
         self._database = database
         self._worker = worker
         self._rules = rules
 
+    async def begin(self, seconds: float) -> Lease | None:
+        """See `RecoveryStore.begin`."""
+        return await self._database.write(partial(_begin, me=self._worker, lease_seconds=seconds))
+
+    async def end(self, lease: Lease) -> None:
+        """See `RecoveryStore.end`."""
+        await self._database.write(partial(_end, lease=lease))
+
     async def requeue_stale_running_jobs(self) -> int:
         """See `RecoveryStore.requeue_stale_running_jobs`."""
-        return await self._database.write(lambda tx: tx.run("abandon_running_jobs", now=tx.now, me=self._worker))
+        return await self._database.write(partial(_requeue_jobs, me=self._worker))
 
     async def release_stale_mailboxes(self) -> int:
         """See `RecoveryStore.release_stale_mailboxes`."""
@@ -49,7 +59,7 @@ class SqliteRecovery:
 
     async def restart_doubts(self) -> int:
         """See `RecoveryStore.restart_doubts`."""
-        return await self._database.write(partial(_restart_doubts, rules=self._rules))
+        return await self._database.write(partial(_restart_doubts, me=self._worker, rules=self._rules))
 
     async def without_handler(self, flow_type: str, after: ParticipantId | None, limit: int) -> Sequence[ParticipantId]:
         """See `RecoveryStore.without_handler`."""
@@ -64,9 +74,8 @@ class SqliteRecovery:
         self, flow_type: str, data_key: str, after: ParticipantId | None, limit: int
     ) -> Sequence[LostTimer]:
         """See `RecoveryStore.lost_timers`."""
-        path = f"$.{json.dumps(data_key)}"
         rows = await self._database.read(
-            lambda tx: tx.all("lost_timers", flow_type=flow_type, path=path, after=after or "", limit=limit)
+            lambda tx: tx.all("lost_timers", flow_type=flow_type, data_key=data_key, after=after or "", limit=limit)
         )
         return [
             LostTimer(
@@ -85,7 +94,7 @@ class SqliteRecovery:
 
     async def register_hook(self, hook: Hook) -> bool:
         """See `RecoveryStore.register_hook`."""
-        return await self._database.write(lambda tx: participants.add_hook(tx, hook))
+        return await self._database.write(partial(participants.add_hook, hook=hook))
 
     async def report_lost_timer(self, timer: LostTimer, flow_type: str, data_key: str, remaining: float | None) -> bool:
         """See `RecoveryStore.report_lost_timer`."""
@@ -96,7 +105,7 @@ class SqliteRecovery:
         """See `RecoveryStore.save_report`."""
         text = json.dumps(asdict(report), default=datetime.isoformat)
         await self._database.write(
-            lambda tx: tx.run("insert_report", id=tx.ids(), started_at=micros(report.started_at), report=text)
+            lambda tx: tx.run("insert_report", id=tx.ids(), started_at=report.started_at, report=text)
         )
 
     async def last_report(self) -> RecoveryReport | None:
@@ -105,38 +114,60 @@ class SqliteRecovery:
         return None if row is None else _as_report(json.loads(row["report"]))
 
 
-def _release_mailboxes(tx: Transaction, me: WorkerId) -> int:
-    lanes = tx.all("stale_lanes", kind=Work.MAILBOX.value, me=me)
-    for lane in lanes:
-        empty = mailbox_events.head(tx, lane["key"]) is None
-        tx.run("abandon_lane", kind=Work.MAILBOX.value, key=lane["key"], due_at=None if empty else tx.now)
+async def _begin(tx: Transaction, me: WorkerId, lease_seconds: float) -> Lease | None:
+    fence = await tx.next_fence()
+    taken = await tx.count("lease_recovery", me=me, fence=fence, lease=span(lease_seconds))
+    return Lease(Work.RECOVERY, Work.RECOVERY.value, fence) if taken else None
+
+
+async def _end(tx: Transaction, lease: Lease) -> None:
+    await tx.run("end_recovery", fence=lease.fence)
+
+
+async def _requeue_jobs(tx: Transaction, me: WorkerId) -> int:
+    requeued = await tx.count("abandon_running_jobs", me=me)
+    if requeued:
+        tx.wake(Work.JOB)
+    return requeued
+
+
+async def _release_mailboxes(tx: Transaction, me: WorkerId) -> int:
+    stale = await tx.all("stale_lanes", kind=Work.MAILBOX.value, me=me)
+    for lane in stale:
+        empty = await mailbox_events.head(tx, lane["key"]) is None
+        due_at = None if empty else await tx.now()
+        await tx.run("abandon_lane", kind=Work.MAILBOX.value, key=lane["key"], due_at=due_at)
     tx.wake(Work.MAILBOX)
-    return len(lanes)
+    return len(stale)
 
 
-def _release_outboxes(tx: Transaction, me: WorkerId, rules: InDoubtRules) -> int:
-    # The sender's process is known to be gone, so its requests have ended: the doubt starts now, not after
-    # what was left of its lease.
+async def _release_outboxes(tx: Transaction, me: WorkerId, rules: InDoubtRules) -> int:
     in_doubt = 0
-    for lane in tx.all("stale_lanes", kind=Work.OUTBOX.value, me=me):
-        in_doubt += messages.doubt_if_sending(tx, lane["key"], rules, SENDER_GONE)
-        due_at = messages.head_due(tx, lane["key"])
-        tx.run("abandon_lane", kind=Work.OUTBOX.value, key=lane["key"], due_at=due_at)
+    for lane in await tx.all("stale_lanes", kind=Work.OUTBOX.value, me=me):
+        start = lane["request_end"] + span(rules.linger)
+        in_doubt += await messages.doubt_if_sending(tx, lane["key"], rules, SENDER_GONE, start=start)
+        due_at = await messages.head_due(tx, lane["key"])
+        await tx.run("abandon_lane", kind=Work.OUTBOX.value, key=lane["key"], due_at=due_at)
     tx.wake(Work.OUTBOX)
     return in_doubt
 
 
-def _restart_doubts(tx: Transaction, rules: InDoubtRules) -> int:
-    waiting = tx.all("restart_doubts", now=tx.now, wait=span(rules.wait))
-    for message in waiting:
-        tx.run("set_lane_due", kind=Work.OUTBOX.value, key=message["lane_key"], due_at=message["doubt_until"])
-    return len(waiting)
+async def _restart_doubts(tx: Transaction, me: WorkerId, rules: InDoubtRules) -> int:
+    if await tx.one("another_ready", me=me, since=span(READY_SECONDS)) is not None:
+        return 0  # statuses could arrive all the time
+    waiting = await tx.all("lanes_in_doubt")
+    await tx.lock_lanes([(Work.OUTBOX, row["lane_key"]) for row in waiting])
+    restarted = await tx.all("restart_doubts", wait=span(rules.wait))
+    for message in restarted:
+        await tx.run("set_lane_due", kind=Work.OUTBOX.value, key=message["lane_key"], due_at=message["doubt_until"])
+    return len(restarted)
 
 
-def _report_lost_timer(tx: Transaction, timer: LostTimer, event: TimerLost) -> bool:
-    if tx.one("waiting_loss", job_id=timer.job_id, kind=event.kind) is not None:
+async def _report_lost_timer(tx: Transaction, timer: LostTimer, event: TimerLost) -> bool:
+    await tx.lock_lanes([(Work.MAILBOX, timer.participant_id)])
+    if await tx.one("waiting_loss", job_id=timer.job_id, kind=event.kind) is not None:
         return False
-    mailbox_events.append(tx, timer.participant_id, event)
+    await mailbox_events.append(tx, timer.participant_id, event)
     return True
 
 

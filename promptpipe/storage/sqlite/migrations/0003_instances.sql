@@ -1,0 +1,9 @@
+-- Processes that work on this database; here there is only ever one.
+
+CREATE TABLE instances (
+    worker     TEXT    PRIMARY KEY,
+    beats      INTEGER NOT NULL,              -- one more with each sign of life
+    ready      INTEGER NOT NULL,              -- whether it takes webhooks
+    started_at INTEGER NOT NULL,
+    beat_at    INTEGER NOT NULL
+) STRICT;

@@ -1,0 +1,203 @@
+"""What webhooks bring,: one commit for a whole request, a savepoint for each update in it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from functools import partial
+from typing import TYPE_CHECKING
+
+from promptpipe.model.events import Replied
+from promptpipe.model.ids import ResponseId
+from promptpipe.model.inbound import InboundMessage, InboundOther, InboundStatus, IngestReport
+from promptpipe.model.leases import Work
+from promptpipe.model.messages import AttemptState
+from promptpipe.model.participants import Profile
+from promptpipe.storage.transactions import mailbox_events, messages, participants
+
+if TYPE_CHECKING:
+    from promptpipe.model.inbound import Enrollment, InboundBatch, Update
+    from promptpipe.storage.transactions.transaction import Database, Row, Transaction
+
+UNPARSED = "unparsed"
+
+
+class InboundTransactions:
+    """`ports.store.InboundStore`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def ingest(self, batch: InboundBatch, enrollment: Enrollment | None) -> IngestReport:
+        """See `InboundStore.ingest`."""
+        return await self._database.write(partial(_ingest, batch=batch, enrollment=enrollment))
+
+
+async def _ingest(tx: Transaction, batch: InboundBatch, enrollment: Enrollment | None) -> IngestReport:
+    await tx.lock_names(
+        {
+            messages.provider_name(update.channel, update.provider_id)
+            for update in batch.updates
+            if isinstance(update, InboundStatus)
+        }
+    )
+    if tx.contended and len(batch.updates) > 1:
+        await tx.lock_lanes([lane for update in batch.updates for lane in await _lanes_of(tx, update)])
+    counts: Counter[str] = Counter()
+    for update in batch.updates:
+        try:
+            async with tx.savepoint():
+                counts += await _keep(tx, update, enrollment)
+        except Exception as error:
+            if not tx.is_permanent(error):
+                raise
+            # One update that cannot be stored as what it is must not cost the others, nor itself.
+            async with tx.savepoint():
+                counts += await _keep_raw(tx, update, UNPARSED)
+    return IngestReport(**counts)
+
+
+async def _lanes_of(tx: Transaction, update: Update) -> list[tuple[Work, str]]:
+    """Return the lanes that keeping an update will lock, as far as they exist."""
+    try:
+        async with tx.savepoint():
+            match update:
+                case InboundMessage(senders=senders):
+                    participant_id = await participants.find(tx, senders)
+                    return [] if participant_id is None else [(Work.MAILBOX, participant_id)]
+                case InboundStatus():
+                    attempt = await _attempt_of(tx, update)
+                    return [] if attempt is None else messages.lanes_of(await messages.row(tx, attempt["message_id"]))
+                case InboundOther():
+                    return []
+    except Exception as error:
+        if not tx.is_permanent(error):
+            raise
+        return []
+
+
+async def _keep(tx: Transaction, update: Update, enrollment: Enrollment | None) -> Counter[str]:
+    match update:
+        case InboundMessage():
+            return await _keep_message(tx, update, enrollment)
+        case InboundStatus():
+            return await _keep_status(tx, update)
+        case InboundOther():
+            return await _keep_raw(tx, update, update.type)
+
+
+async def _first_time(tx: Transaction, update: Update, kind: str, provider_id: str, status: str = "") -> bool:
+    """Note that a provider id was seen; return whether it was the first time."""
+    return bool(
+        await tx.count(
+            "mark_seen",
+            channel=update.channel,
+            number_id=update.number_id,
+            kind=kind,
+            provider_id=provider_id,
+            status=status,
+        )
+    )
+
+
+async def _keep_message(tx: Transaction, message: InboundMessage, enrollment: Enrollment | None) -> Counter[str]:
+    if not await _first_time(tx, message, "message", message.provider_id):
+        return Counter(duplicates=1)
+    participant_id = await participants.find(tx, message.senders)
+    enrolled = False
+    if participant_id is not None:
+        await participants.link(tx, participant_id, message.senders)
+        await tx.run("set_participant_channel", id=participant_id, channel=message.channel)
+    elif enrollment is not None and message.conversational and message.senders:
+        participant_id = await participants.enroll(tx, message.senders, Profile(name=message.sender_name), enrollment)
+        enrolled = True
+    response_id = ResponseId(tx.ids())
+    await tx.run(
+        "insert_response",
+        id=response_id,
+        participant_id=participant_id,
+        channel=message.channel,
+        number_id=message.number_id,
+        message_id=message.provider_id,
+        sender=message.senders[0].value if message.senders else "",
+        type=message.type,
+        text=message.text,
+        raw=message.raw,
+        provider_time=message.provider_time,
+    )
+    if participant_id is not None:
+        event = Replied(
+            response_id=response_id,
+            channel=message.channel,
+            type=message.type,
+            text=message.text,
+            said_at=message.provider_time or await tx.now(),
+            choice_id=message.choice_id,
+            conversational=message.conversational,
+        )
+        await mailbox_events.append(tx, participant_id, event)
+    return Counter(stored=1, enrolled=int(enrolled))
+
+
+async def _keep_status(tx: Transaction, status: InboundStatus) -> Counter[str]:
+    if not await _first_time(tx, status, "status", status.provider_id, status.status.value):
+        return Counter(duplicates=1)
+    attempt = await _attempt_of(tx, status)
+    counts = Counter(stored=1)
+    receipt_id = tx.ids()
+    await tx.run(
+        "insert_receipt",
+        id=receipt_id,
+        channel=status.channel,
+        message_id=None if attempt is None else attempt["message_id"],
+        attempt=None if attempt is None else attempt["n"],
+        provider_message_id=status.provider_id,
+        status=status.status.value,
+        error=messages.bounded(status.error),
+        provider_time=status.provider_time,
+        raw=status.raw,
+    )
+    if attempt is None:
+        counts["unmatched"] = 1
+        await tx.run(
+            "park_receipt",
+            channel=status.channel,
+            provider_id=status.provider_id,
+            receipt_id=receipt_id,
+        )
+    else:
+        message = await messages.held_row(tx, attempt["message_id"])
+        provider_id, state = status.provider_id, AttemptState(status.status.value)
+        await messages.advance(tx, message, attempt["n"], state, provider_id=provider_id, error=status.error)
+        await messages.join_parked(tx, status.channel, provider_id, message["id"], attempt["n"])
+    return counts
+
+
+async def _attempt_of(tx: Transaction, status: InboundStatus) -> Row | None:
+    """Return the attempt that a status is about: by our own reference, else by the provider's id."""
+    if status.reference is not None:
+        message_id, n = status.reference
+        attempt = await tx.one("attempt", message_id=message_id, n=n)
+        if attempt is not None:
+            return attempt
+    return await tx.one("attempt_by_provider_id", channel=status.channel, provider_id=status.provider_id)
+
+
+async def _keep_raw(tx: Transaction, update: Update, type_: str) -> Counter[str]:
+    key = update.key if isinstance(update, InboundOther) else hashlib.sha256(update.raw).hexdigest()
+    if not await _first_time(tx, update, "other", key):
+        return Counter(duplicates=1)
+    await tx.run(
+        "insert_response",
+        id=tx.ids(),
+        participant_id=None,
+        channel=update.channel,
+        number_id=update.number_id,
+        message_id="",
+        sender="",
+        type=type_,
+        text="",
+        raw=update.raw,
+        provider_time=None,
+    )
+    return Counter(stored=1, unparsed=1)

@@ -1,0 +1,85 @@
+"""Lanes: strictly ordered queues with one holder at a time. What they hold is in other tables."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from promptpipe.model.errors import LeaseLostError
+from promptpipe.model.leases import SUSPECT_FROM, Lease, Work
+from promptpipe.storage.transactions.values import span
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from promptpipe.model.leases import Claim
+    from promptpipe.storage.transactions.transaction import Transaction
+
+KINDS = (Work.MAILBOX, Work.OUTBOX, Work.RECOVERY)
+"""The kinds of lanes, in the order in which they are locked."""
+
+LANE_PRIORITIES = {Work.MAILBOX: (0,), Work.OUTBOX: (0, 1)}
+
+
+async def append(tx: Transaction, work: Work, key: str, priority: int = 0) -> int:
+    """Return the next seq of a lane, which is due now if it was empty."""
+    row = await tx.the("append_to_lane", kind=work.value, key=key, priority=priority)
+    tx.wake(work)
+    seq: int = row["seq"]
+    return seq
+
+
+async def claim(tx: Transaction, work: Work, request: Claim) -> tuple[list[Lease], Lease | None]:
+    """Lease due lanes, replies before broadcasts and then the longest due; and the suspect, if one was asked for."""
+    wanted = {"kind": work.value, "held": list(request.held), "suspect_from": SUSPECT_FROM}
+    keys: list[str] = []
+    for priority in LANE_PRIORITIES[work]:
+        if (room := request.limit - len(keys)) > 0:
+            keys += [row["key"] for row in await tx.all("due_lanes", priority=priority, limit=room, **wanted)]
+    suspects: list[str] = []
+    if request.suspect and len(keys) < request.limit:
+        for priority in LANE_PRIORITIES[work]:
+            suspects = suspects or [row["key"] for row in await tx.all("due_suspect_lane", priority=priority, **wanted)]
+    if not keys and not suspects:
+        return [], None
+    fence = await tx.next_fence()
+    await tx.run(
+        "lease_lanes",
+        kind=work.value,
+        keys=keys + suspects,
+        worker=request.worker,
+        fence=fence,
+        lease=span(request.seconds),
+    )
+    suspect = Lease(work, suspects[0], fence) if suspects else None
+    return [Lease(work, key, fence) for key in keys], suspect
+
+
+async def next_due_in(tx: Transaction, work: Work) -> float | None:
+    """Return the seconds until the next lane is due; None when none is in sight."""
+    dues = []
+    for priority in LANE_PRIORITIES[work]:
+        row = await tx.the("next_due_lane", kind=work.value, priority=priority)
+        if row["due_in"] is not None:
+            dues.append(row["due_in"].total_seconds())
+    return min(dues, default=None)
+
+
+async def check(tx: Transaction, lease: Lease) -> None:
+    """Lock the lane of *lease*; raise `LeaseLostError` when it is no longer the current one."""
+    if await tx.one("held_lane", kind=lease.work.value, key=lease.key, fence=lease.fence) is None:
+        raise LeaseLostError(f"the {lease.work.value} lane {lease.key} is no longer held under fence {lease.fence}")
+
+
+async def keep(tx: Transaction, lease: Lease, lease_seconds: float, *, orderly: bool) -> None:
+    """Go on holding the lane of a checked lease, for *lease_seconds* from now.
+
+    *orderly* says that an item was brought to its end under this lease: whoever holds the lane is no suspect.
+    """
+    await tx.run("keep_lane", kind=lease.work.value, key=lease.key, lease=span(lease_seconds), orderly=int(orderly))
+
+
+async def release(tx: Transaction, lease: Lease, due_at: datetime | None) -> None:
+    """Release the lane of a checked lease; *due_at* is its head's, None when it is empty."""
+    await tx.run("release_lane", kind=lease.work.value, key=lease.key, due_at=due_at)
+    if due_at is not None:
+        tx.wake(lease.work)

@@ -1,0 +1,39 @@
+"""`ports.store.Store` over a database of either kind."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from promptpipe.storage.transactions.history import HistoryTransactions
+from promptpipe.storage.transactions.inbound import InboundTransactions
+from promptpipe.storage.transactions.job_queues import JobTransactions
+from promptpipe.storage.transactions.leases import InstanceTransactions, LeaseTransactions
+from promptpipe.storage.transactions.mailboxes import MailboxTransactions
+from promptpipe.storage.transactions.outbox import OutboxTransactions
+from promptpipe.storage.transactions.participants import ParticipantTransactions
+from promptpipe.storage.transactions.recovery import RecoveryTransactions
+
+if TYPE_CHECKING:
+    from promptpipe.model.ids import WorkerId
+    from promptpipe.model.messages import InDoubtRules
+    from promptpipe.storage.transactions.transaction import Database
+
+
+class SqlStore:
+    """`ports.store.Store`. *worker* is the name under which this process leases work."""
+
+    def __init__(self, database: Database, worker: WorkerId, rules: InDoubtRules) -> None:
+        self._database = database
+        self.jobs = JobTransactions(database)
+        self.mailboxes = MailboxTransactions(database)
+        self.outbox = OutboxTransactions(database, rules)
+        self.inbound = InboundTransactions(database)
+        self.history = HistoryTransactions(database)
+        self.participants = ParticipantTransactions(database)
+        self.leases = LeaseTransactions(database, rules)
+        self.instances = InstanceTransactions(database)
+        self.recovery = RecoveryTransactions(database, worker, rules)
+
+    async def probe(self) -> None:
+        """See `Store.probe`."""
+        await self._database.write(lambda tx: tx.next_fence())
