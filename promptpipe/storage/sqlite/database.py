@@ -15,7 +15,7 @@ from promptpipe.model.errors import SchemaError, StoreInUseError, StoreUnavailab
 from promptpipe.storage.sqlite.migrations import migrate
 from promptpipe.storage.sqlite.readers import ThreadReaders
 from promptpipe.storage.sqlite.transaction import SqliteTransaction, run_at_once
-from promptpipe.storage.sqlite.values import Row, micros
+from promptpipe.storage.sqlite.values import micros
 from promptpipe.storage.sqlite.writer import ThreadWriter, as_unavailable
 
 if TYPE_CHECKING:
@@ -81,7 +81,6 @@ def connect(path: Path, *, factory: type[sqlite3.Connection] = sqlite3.Connectio
         factory=factory,
         timeout=5.0,
     )
-    connection.row_factory = Row
     try:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from importlib.resources import files
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
-from promptpipe.storage.sqlite.values import instant, stored
+from promptpipe.storage.sqlite.values import Columns, as_stored, instant
 from promptpipe.storage.statements import load_statements
 from promptpipe.storage.transactions.transaction import Transaction
 
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 STATEMENTS = load_statements(files("promptpipe.storage.sqlite").joinpath("queries"))
+
+_columns: dict[str, Columns] = {}
+"""Those of each statement, once it has been run."""
 
 _PERMANENT_DATA_ERRORS = (
     sqlite3.DataError,
@@ -56,7 +59,14 @@ class SqliteTransaction(Transaction):
 
     async def all(self, statement: str, /, **values: object) -> Sequence[Row]:
         """See `Transaction.all`."""
-        return self._execute(statement, values).fetchall()
+        cursor = self._execute(statement, values)
+        rows = cursor.fetchall()
+        if not rows:
+            return []
+        columns = _columns.get(statement)
+        if columns is None:
+            columns = _columns[statement] = Columns(cursor.description)
+        return [columns.row(row) for row in rows]
 
     async def now(self) -> datetime:
         """See `Transaction.now`."""
@@ -91,7 +101,7 @@ class SqliteTransaction(Transaction):
         """Do nothing: one transaction is written at a time."""
 
     def _execute(self, statement: str, values: dict[str, object]) -> sqlite3.Cursor:
-        return self._connection.execute(STATEMENTS[statement], stored(values) | {"now": self._now})
+        return self._connection.execute(STATEMENTS[statement], as_stored(values) | {"now": self._now})
 
 
 def run_at_once(coroutine: Coroutine[Any, Any, T]) -> T:

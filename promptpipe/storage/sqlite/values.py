@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Sequence
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -55,32 +54,39 @@ def instant(value: int) -> datetime:
     return _EPOCH + timedelta(microseconds=value)
 
 
-def stored(values: Mapping[str, object]) -> dict[str, object]:
-    """Return the values of a statement as SQLite takes them."""
-    return {name: _stored(value) for name, value in values.items()}
+def span(value: int) -> timedelta:
+    """Return *value* microseconds as a span."""
+    return timedelta(microseconds=value)
 
 
-def _stored(value: object) -> object:
-    match value:
-        case datetime():
-            return micros(value)
-        case timedelta():
-            return value // _MICROSECOND
-        case list():
-            return json.dumps(value)
-    return value
+_AS_STORED: dict[type, Callable[[Any], object]] = {
+    datetime: micros,
+    timedelta: lambda value: value // _MICROSECOND,
+    list: json.dumps,
+}
 
 
-class Row(sqlite3.Row):
-    """A row whose instants and spans are datetimes and timedeltas."""
+def as_stored(values: dict[str, object]) -> dict[str, object]:
+    """Put what SQLite takes into the place of *values*, and return them."""
+    for name, value in values.items():
+        if convert := _AS_STORED.get(type(value)):
+            values[name] = convert(value)
+    return values
 
-    def __getitem__(self, column: Any) -> Any:
-        """Return the value of *column*."""
-        value = super().__getitem__(column)
-        if value is None:
-            return None
-        if column in INSTANTS:
-            return instant(value)
-        if column in SPANS:
-            return timedelta(microseconds=value)
-        return value
+
+class Columns:
+    """The columns that a statement selects, and how their values are to be read."""
+
+    def __init__(self, description: Sequence[Sequence[Any]]) -> None:
+        self._names = [str(column[0]) for column in description]
+        self._conversions = [
+            (name, instant if name in INSTANTS else span) for name in self._names if name in INSTANTS | SPANS
+        ]
+
+    def row(self, values: Sequence[object]) -> dict[str, Any]:
+        """Return a row by its columns' names."""
+        row: dict[str, Any] = dict(zip(self._names, values, strict=True))
+        for name, convert in self._conversions:
+            if row[name] is not None:
+                row[name] = convert(row[name])
+        return row

@@ -33,8 +33,7 @@ async def page(
     size = count = 0
     for row in rows[: request.size]:
         count += 1
-        cells = [row[column] for column in row.keys()]  # noqa: SIM118  rows of SQLite iterate over their values
-        size += sum(len(cell) for cell in cells if isinstance(cell, str | bytes))
+        size += sum(len(value) for value in row.values() if isinstance(value, str | bytes))
         if size > MAX_BYTES:
             break
     last = rows[count - 1]["id"] if count < len(rows) else None

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Coroutine, Sequence
+    from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
     from datetime import datetime
 
@@ -16,14 +16,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class Row(Protocol):
-    """A row by its columns' names. Instants are datetimes in UTC, spans timedeltas, JSON objects text."""
-
-    def __getitem__(self, column: str, /) -> Any: ...
-
-    def keys(self) -> Collection[str]:
-        """Return the names of the columns."""
-        ...
+Row: TypeAlias = "Mapping[str, Any]"
+"""A row by its columns' names. Instants are datetimes in UTC, spans timedeltas, JSON objects text."""
 
 
 class ConflictError(Exception):
