@@ -5,16 +5,22 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+import psycopg
 import pytest
+import trio
 
 from promptpipe.config import PREFIX
-from tests.support.database import open_database
+from promptpipe.storage.postgres import PostgresConfig, migrate_postgres
+from tests.support.database import DATABASE_CLOCK, EMPTY_EVERYTHING, PostgresTestDatabase, SqliteTestDatabase, running
+from tests.support.postgres import drop_database, new_database
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
     from tests.support.database import Database
+
+pytest_plugins = ["tests.support.servers"]
 
 
 @pytest.fixture(autouse=True)
@@ -26,9 +32,35 @@ def no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.fixture(params=["sqlite"])
-async def db(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Database]:
-    """Give an empty store of each back end, on a clock that the test moves."""
-    assert request.param == "sqlite"
-    async with open_database(tmp_path / "test.db") as database:
-        yield database
+@pytest.fixture(scope="session")
+def shared_database(postgres_url: str) -> Iterator[str]:
+    """Give a database with our schema, and a clock for tests."""
+    url = new_database(postgres_url)
+    trio.run(migrate_postgres, PostgresConfig(url=url))
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(DATABASE_CLOCK)
+    yield url
+    drop_database(postgres_url, url)
+
+
+@pytest.fixture
+def fresh_database(shared_database: str) -> str:
+    """Give that database with nothing in it: thirty times as quick as making one."""
+    with psycopg.connect(shared_database) as connection:
+        connection.execute(EMPTY_EVERYTHING)
+    return shared_database
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def closed_db(request: pytest.FixtureRequest, tmp_path: Path) -> Database:
+    """Give an empty database of each kind that is not open yet, on a clock that the test moves."""
+    if request.param == "sqlite":
+        return SqliteTestDatabase(tmp_path / "test.db")
+    return PostgresTestDatabase(request.getfixturevalue("fresh_database"))
+
+
+@pytest.fixture
+async def db(closed_db: Database) -> AsyncIterator[Database]:
+    """Give an empty store of each back end."""
+    async with running(closed_db):
+        yield closed_db

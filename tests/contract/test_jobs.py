@@ -352,7 +352,7 @@ async def test_suspects_run_alone_after_the_others(db: Database) -> None:
         await db.repair()
     fresh, _ = await db.store.jobs.enqueue(job(db))
     assert (await db.store.jobs.claim(db.claim(suspect=False))).suspect is None
-    db.change("UPDATE jobs SET due_at = 0, worker = NULL, status = 'queued' WHERE id = ?", fresh.id)
+    db.change("UPDATE jobs SET due_at = created_at, worker = NULL, status = 'queued' WHERE id = ?", fresh.id)
     full = await db.store.jobs.claim(db.claim(limit=1))
     assert ([item.job.id for item in full.items], full.suspect) == ([fresh.id], None)
     alone = await db.store.jobs.claim(db.claim())

@@ -152,7 +152,10 @@ async def test_participants_are_listed_by_status(db: Database) -> None:
 async def test_flow_states_are_listed_by_flow_and_participant(db: Database) -> None:
     """A person can be in several flows; a page may end between them."""
     ada, bob = await enroll(db, ADA), await enroll(db, BOB)
-    db.change("INSERT INTO flow_states SELECT participant_id, 'zen', 's', '{}', 1, 0, 0 FROM flow_states")
+    db.change(
+        "INSERT INTO flow_states"
+        " SELECT participant_id, 'zen', 's', state_data, 1, created_at, created_at FROM flow_states"
+    )
 
     async def listed(who: ParticipantId | None, flow: str | None) -> list[list[tuple[str, str]]]:
         pages = await walk(lambda page: db.store.participants.flow_states(who, flow, page), 3)

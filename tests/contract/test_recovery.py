@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ KEY = "dailyPromptReminderTimerID"
 
 async def refer_to(db: Database, person: ParticipantId, job_id: str) -> None:
     """Let a participant's state name a job."""
-    db.change("UPDATE flow_states SET state_data = json_object(?, ?) WHERE participant_id = ?", KEY, job_id, person)
+    db.change("UPDATE flow_states SET state_data = ? WHERE participant_id = ?", json.dumps({KEY: job_id}), person)
 
 
 async def lost(db: Database) -> list[LostTimer]:

@@ -1,12 +1,7 @@
-"""Servers, connections and an observer who does not use the driver.
-
-Each pytest process, so each worker of pytest-xdist, has a server of its own: nothing to coordinate, and a test that
-kills one disturbs nobody. It costs half a second and 60 MB.
-"""
+"""Connections, servers of one's own, and an observer who does not use the driver."""
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,38 +9,11 @@ from psycopg.conninfo import make_conninfo
 
 from promptpipe.storage.postgres.driver import Connection
 from tests.postgres.observer import Observer
-from tests.support.postgres import Programs, Server, drop_database, new_database, open_server, server_folder
+from tests.support.postgres import Programs, Server, drop_database, new_database, open_server
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
-
-
-@pytest.fixture(scope="session")
-def postgres_folder() -> Iterator[Path]:
-    """Give a folder for servers and their programs."""
-    with server_folder() as folder:
-        yield folder
-
-
-@pytest.fixture(scope="session")
-def postgres_programs(postgres_folder: Path) -> Programs:
-    """Give PostgreSQL's programs, for tests that need servers of their own."""
-    return Programs.installed(postgres_folder)
-
-
-@pytest.fixture(scope="session")
-def local_url(postgres_programs: Programs, postgres_folder: Path) -> Iterator[str]:
-    """Give a server that all tests share and whose processes they may freeze."""
-    with open_server(postgres_programs, postgres_folder / "shared", durable=False) as server:
-        yield server.url
-
-
-@pytest.fixture(scope="session")
-def postgres_url(request: pytest.FixtureRequest) -> str:
-    """Give a server that all tests share: the one that PROMPTPIPE_TEST_POSTGRES_URL names, or one of our own."""
-    url: str = os.environ.get("PROMPTPIPE_TEST_POSTGRES_URL") or request.getfixturevalue("local_url")
-    return url
 
 
 @pytest.fixture(scope="session")

@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from promptpipe.config import PREFIX, flat_names, load_settings
-from promptpipe.storage.sqlite.migrations import known_migrations
-from promptpipe.storage.sqlite.transaction import STATEMENTS
+from promptpipe.storage.postgres import migrations as postgres_migrations
+from promptpipe.storage.postgres import transaction as postgres
+from promptpipe.storage.sqlite import migrations as sqlite_migrations
+from promptpipe.storage.sqlite import transaction as sqlite
 
 REPOSITORY = Path(__file__).parents[2]
 README = (REPOSITORY / "README.md").read_text()
@@ -38,22 +40,30 @@ def test_every_package_is_on_the_map() -> None:
         for module in MODULES
         if module.name == "__init__.py" or module.parent.name == "promptpipe"
     }
-    packages -= {"promptpipe", "promptpipe.storage.sqlite.migrations"}
+    packages -= {"promptpipe", "promptpipe.storage.sqlite.migrations", "promptpipe.storage.postgres.migrations"}
     assert [package for package in sorted(packages) if f"`{package}`" not in text] == []
 
 
-def test_every_statement_is_used_and_every_name_used_is_one() -> None:
+@pytest.mark.parametrize("statements", [sqlite.STATEMENTS, postgres.STATEMENTS], ids=["sqlite", "postgres"])
+def test_every_statement_is_used_and_every_name_used_is_one(statements: dict[str, str]) -> None:
     """No SQL that nobody runs."""
     code = "\n".join(module.read_text() for module in MODULES if "storage" in module.parts)
-    assert [name for name in STATEMENTS if f'"{name}"' not in code] == []
-    calls = re.findall(r'tx\.(?:run|count|one|all|the)\(\s*"(\w+)"', code)
-    assert set(calls) <= set(STATEMENTS)
+    assert [name for name in statements if f'"{name}"' not in code] == []
+    shared = "\n".join(module.read_text() for module in MODULES if "transactions" in module.parts)
+    assert set(re.findall(r'tx\.(?:run|count|one|all|the)\(\s*"(\w+)"', shared)) <= set(statements)
 
 
-def test_migrations_are_numbered_without_gaps() -> None:
-    """One, two, three, and so on."""
-    numbers = [migration.number for migration in known_migrations()]
-    assert numbers == list(range(1, len(numbers) + 1))
+def test_both_back_ends_have_the_same_statements() -> None:
+    """But for what only one of them can need: locks, and the lock on a file that proves that nobody else is there."""
+    assert set(sqlite.STATEMENTS) - set(postgres.STATEMENTS) == {"delete_instances"}
+    assert set(postgres.STATEMENTS) - set(sqlite.STATEMENTS) == {"lock_jobs", "lock_lanes", "lock_names"}
+
+
+def test_migrations_are_numbered_without_gaps_and_alike() -> None:
+    """One, two, three, and so on, with the same names in both back ends."""
+    names = [[migration.name for migration in m.known_migrations()] for m in (sqlite_migrations, postgres_migrations)]
+    assert names[0] == names[1]
+    assert [int(name[:4]) for name in names[0]] == list(range(1, len(names[0]) + 1))
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda path: str(path.relative_to(REPOSITORY)))

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class ManualClock:
@@ -11,6 +15,7 @@ class ManualClock:
     def __init__(self) -> None:
         self._now = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
         self._boottime = 1000.0
+        self.on_change: Callable[[], object] = lambda: None
 
     def now(self) -> datetime:
         return self._now
@@ -22,3 +27,4 @@ class ManualClock:
         """Let *seconds* pass, on both clocks."""
         self._now += timedelta(seconds=seconds)
         self._boottime += seconds
+        self.on_change()

@@ -195,19 +195,27 @@ class Server:
         drop_database(self.url, url)
 
 
-def new_database(url: str) -> str:
-    """Create an empty database on the server at *url*, whoever's it is, and return its URL."""
+def new_database(url: str, *, template: str | None = None) -> str:
+    """Create a database on the server at *url*, whoever's it is, and return its URL; empty, or a copy of *template*."""
     name = f"test_{uuid4().hex}"
+    query = sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name))
+    if template is not None:
+        # Of the two ways to copy, this one is quicker for a database without data.
+        query += sql.SQL(" TEMPLATE {} STRATEGY wal_log").format(sql.Identifier(name_of(template)))
     with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        connection.execute(query)
     return make_conninfo(url, dbname=name)
+
+
+def name_of(url: str) -> str:
+    """Return the name of the database at *url*."""
+    return str(psycopg.conninfo.conninfo_to_dict(url)["dbname"])
 
 
 def drop_database(server_url: str, url: str) -> None:
     """Drop the database at *url*."""
-    name = str(psycopg.conninfo.conninfo_to_dict(url)["dbname"])
     with psycopg.connect(server_url, autocommit=True) as connection:
-        connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+        connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name_of(url))))
 
 
 @contextmanager

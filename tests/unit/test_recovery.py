@@ -73,8 +73,8 @@ def pending(db: Database, *, sent: timedelta, due: timedelta) -> dict[str, objec
 
 
 def lost_events(db: Database) -> dict[object, object]:
-    rows = db.rows("SELECT participant_id, json_extract(payload, '$.remaining') FROM mailbox_events")
-    return dict(rows)  # type: ignore[arg-type]
+    rows = db.rows("SELECT participant_id, payload ->> 'remaining' FROM mailbox_events")
+    return {person: None if remaining is None else float(remaining) for person, remaining in rows}
 
 
 async def test_failing_component_stops_no_other(db: Database) -> None:

@@ -17,7 +17,7 @@ from promptpipe.services.inbound import Inbound
 from promptpipe.services.readiness import Readiness
 from promptpipe.web.app import MAX_BODY, make_app
 from promptpipe.web.server import HttpServer
-from tests.support.database import open_database
+from tests.support.database import SqliteTestDatabase, running
 from tests.support.people import ENROLLMENT, NUMBER_ID, text_webhook
 from tests.support.unreliable import Trouble
 
@@ -63,7 +63,7 @@ async def open_site(folder: Path) -> AsyncIterator[Site]:
     )
     trouble = Trouble()
     readiness = Readiness()
-    async with open_database(folder / "test.db") as database, WhatsAppChannel.opened(config) as channel:
+    async with running(SqliteTestDatabase(folder / "test.db")) as database, WhatsAppChannel.opened(config) as channel:
         store = trouble.wrap(database.store)
         inbound = Inbound(channel, store.inbound, ENROLLMENT, readiness.store_failed)
         listener = listen("127.0.0.1", 0, "test")

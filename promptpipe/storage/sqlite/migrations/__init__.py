@@ -1,43 +1,22 @@
-"""The schema's history: numbered SQL files, applied once each, all that are missing in one transaction."""
+"""The schema on SQLite: all migrations that are missing are applied in one transaction."""
 
 from __future__ import annotations
 
-import hashlib
-import re
 import sqlite3
-from dataclasses import dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
-from promptpipe.model.errors import SchemaError
+from promptpipe.storage.migrations import load_migrations, missing_migrations
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-_NAME = re.compile(r"(\d{4})_\w+\.sql")
-
-
-@dataclass(frozen=True, slots=True)
-class Migration:
-    """One step of the schema."""
-
-    number: int
-    name: str
-    sql: str
-
-    @property
-    def checksum(self) -> str:
-        """SHA-256 of the SQL."""
-        return hashlib.sha256(self.sql.encode()).hexdigest()
+    from promptpipe.storage.migrations import Migration
 
 
 def known_migrations() -> list[Migration]:
     """Return the migrations of this program, in order."""
-    return [
-        Migration(int(match[1]), match[0], file.read_text(encoding="utf-8"))
-        for file in sorted(files(__name__).iterdir(), key=lambda item: item.name)
-        if (match := _NAME.fullmatch(file.name))
-    ]
+    return load_migrations(files(__name__))
 
 
 def migrate(connection: sqlite3.Connection, now: int, known: Sequence[Migration] | None = None) -> list[Migration]:
@@ -45,12 +24,9 @@ def migrate(connection: sqlite3.Connection, now: int, known: Sequence[Migration]
 
     Raise `SchemaError` when the database has a migration that this program does not know, or knows differently.
     """
-    known = known_migrations() if known is None else known
     connection.execute("BEGIN IMMEDIATE")
     try:
-        applied = _applied(connection)
-        _check(applied, known)
-        missing = [migration for migration in known if migration.number not in applied]
+        missing = missing_migrations(_applied(connection), known_migrations() if known is None else known)
         for migration in missing:
             for statement in _statements(migration.sql):
                 connection.execute(statement)
@@ -73,15 +49,6 @@ def _applied(connection: sqlite3.Connection) -> dict[int, tuple[str, str]]:
     )
     rows = connection.execute("SELECT number, name, checksum FROM schema_migrations ORDER BY number")
     return {number: (name, checksum) for number, name, checksum in rows}
-
-
-def _check(applied: dict[int, tuple[str, str]], known: Sequence[Migration]) -> None:
-    checksums = {migration.number: migration.checksum for migration in known}
-    for number, (name, checksum) in applied.items():
-        if number not in checksums:
-            raise SchemaError(f"the database has migration {name}: it belongs to a newer PromptPipe than this")
-        if checksums[number] != checksum:
-            raise SchemaError(f"migration {name} was changed after it had been applied to this database")
 
 
 def _statements(sql: str) -> Iterator[str]:

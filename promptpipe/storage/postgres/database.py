@@ -1,0 +1,87 @@
+"""Transactions on PostgreSQL: begun anew when others were in the way, and in a bounded time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import trio
+from psycopg import DatabaseError
+
+from promptpipe.model.errors import StoreUnavailableError
+from promptpipe.storage.postgres.errors import AGAIN, as_unavailable
+from promptpipe.storage.postgres.transaction import PostgresTransaction
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from promptpipe.model.ids import IdSource
+    from promptpipe.model.leases import Work
+    from promptpipe.storage.postgres.driver import Pool
+    from promptpipe.storage.transactions.transaction import Transaction
+
+    Function = Callable[[Transaction], Coroutine[Any, Any, "T"]]
+
+T = TypeVar("T")
+
+PAUSES = (0.0, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8)
+"""Seconds before a transaction is begun anew, at most; chance decides how much of them."""
+
+_SNAPSHOT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
+_EACH_STATEMENT = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE"
+
+
+class PostgresDatabase:
+    """`transactions.Database` on a pool of connections. No transaction takes longer than *seconds*."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        ids: IdSource,
+        on_commit: Callable[[Work], None],
+        *,
+        seconds: float,
+        chance: Callable[[], float],
+    ) -> None:
+        self._pool = pool
+        self._ids = ids
+        self._on_commit = on_commit
+        self._seconds = seconds
+        self._chance = chance
+
+    async def write(self, function: Function[T]) -> T:
+        """Run *function* in one durable transaction, anew when another was in its way. Then wake whom it woke."""
+        for pause in PAUSES:
+            try:
+                result, woken = await self._run(function, _EACH_STATEMENT)
+            except AGAIN as error:
+                conflict: Exception = error
+                await trio.sleep(pause * self._chance())
+            else:
+                for work in woken:
+                    self._on_commit(work)
+                return result
+        raise StoreUnavailableError(f"PostgreSQL: others were in the way {len(PAUSES)} times: {conflict}") from conflict
+
+    async def read(self, function: Function[T]) -> T:
+        """Run *function* on one snapshot."""
+        result, _ = await self._run(function, _SNAPSHOT)
+        return result
+
+    async def _run(self, function: Function[T], mode: str) -> tuple[T, set[Work]]:
+        try:
+            with trio.fail_after(self._seconds):
+                async with (
+                    self._pool.connection() as connection,
+                    connection.pipeline() as pipeline,
+                    connection.transaction(),
+                ):
+                    await connection.execute(mode)
+                    transaction = PostgresTransaction(connection, pipeline, self._ids)
+                    result = await function(transaction)
+                return result, transaction.woken
+        except trio.TooSlowError as error:
+            raise StoreUnavailableError(f"PostgreSQL: no answer within {self._seconds} s") from error
+        except DatabaseError as error:
+            if isinstance(error, AGAIN):
+                raise
+            raise as_unavailable(error) or error from error

@@ -1,0 +1,9 @@
+-- Processes that work on this database.
+
+CREATE TABLE instances (
+    worker     ident       PRIMARY KEY,
+    beats      bigint      NOT NULL,          -- one more with each sign of life
+    ready      boolean     NOT NULL,          -- whether it takes webhooks
+    started_at timestamptz NOT NULL,
+    beat_at    timestamptz NOT NULL
+);

@@ -1,0 +1,148 @@
+-- name: insert_job
+INSERT INTO jobs (id, queue, priority, due_at, kind, status, run_at, payload, dedupe_key, participant_id,
+    max_attempts, created_at, updated_at)
+VALUES (:id, :queue, :priority, coalesce(:run_at, promptpipe_now()), :kind, 'queued', coalesce(:run_at, promptpipe_now()), :payload,
+    :dedupe_key, :participant_id, :max_attempts, coalesce(:created_at, promptpipe_now()), promptpipe_now())
+
+-- name: job
+SELECT *, NULL::timestamptz AS finished_at FROM jobs WHERE id = :id
+
+-- name: job_to_change
+SELECT *, NULL::timestamptz AS finished_at FROM jobs WHERE id = :id FOR UPDATE
+
+-- name: ended_job
+SELECT *, finished_at AS updated_at FROM job_history WHERE id = :id
+
+-- name: job_by_key
+SELECT *, NULL::timestamptz AS finished_at FROM jobs WHERE dedupe_key = :dedupe_key FOR UPDATE
+
+-- name: participants_of_jobs
+SELECT DISTINCT participant_id FROM jobs
+WHERE id = ANY (:ids) AND participant_id IS NOT NULL
+
+-- name: held_jobs
+-- *ids* and *fences* belong together by their places.
+SELECT j.*, NULL::timestamptz AS finished_at
+FROM unnest(:ids::text[], :fences::bigint[]) AS wanted (id, fence) JOIN jobs j ON j.id = wanted.id
+WHERE j.fence = wanted.fence AND j.status = 'running' ORDER BY j.id FOR UPDATE OF j
+
+-- name: due_jobs
+SELECT * FROM jobs
+WHERE queue = :queue AND priority = :priority AND due_at <= promptpipe_now() AND crashes + (worker IS NOT NULL)::int < :suspect_from
+    AND id <> ALL (:held)
+ORDER BY due_at, id LIMIT :limit FOR UPDATE SKIP LOCKED
+
+-- name: due_suspect_job
+SELECT * FROM jobs
+WHERE queue = :queue AND priority = :priority AND due_at <= promptpipe_now() AND crashes + (worker IS NOT NULL)::int >= :suspect_from
+    AND id <> ALL (:held)
+ORDER BY due_at, id LIMIT 1 FOR UPDATE SKIP LOCKED
+
+-- name: lease_jobs
+-- A row that still has a worker was leased to one that vanished: that counts as a crash.
+UPDATE jobs SET
+    crashes = crashes + (worker IS NOT NULL)::int, status = 'running', worker = :worker, fence = :fence,
+    due_at = promptpipe_now() + :lease, attempt = attempt + 1, updated_at = promptpipe_now()
+WHERE id = ANY (:ids)
+RETURNING *, NULL::timestamptz AS finished_at
+
+-- name: next_due_job
+SELECT min(due_at) - promptpipe_now() AS due_in
+FROM unnest(:queues::text[]) AS q, generate_series(0, 3) AS p,
+    LATERAL (SELECT min(due_at) AS due_at FROM jobs WHERE queue = q AND priority = p AND due_at > promptpipe_now()) AS l
+
+-- name: requeue_job
+-- *given_back* is 1 when the attempt does not count.
+UPDATE jobs SET
+    status = 'queued', worker = NULL, crashes = 0, due_at = promptpipe_now() + :delay, attempt = attempt - :given_back,
+    last_error = coalesce(:last_error, last_error), updated_at = promptpipe_now()
+WHERE id = :id
+
+-- name: renew_job
+-- New time and payload, attempts counted anew; the new fence takes it from a worker that runs it.
+UPDATE jobs SET
+    status = 'queued', worker = NULL, crashes = 0, due_at = :run_at, run_at = :run_at, payload = :payload,
+    kind = :kind, queue = :queue, priority = :priority, participant_id = :participant_id,
+    attempt = 0, max_attempts = :max_attempts, fence = :fence, cancel_requested = false,
+    rerun_at = NULL, rerun_payload = NULL, last_error = NULL, updated_at = promptpipe_now()
+WHERE id = :id
+
+-- name: set_rerun
+UPDATE jobs SET rerun_at = :rerun_at, rerun_payload = :rerun_payload, updated_at = promptpipe_now() WHERE id = :id
+
+-- name: request_cancel
+UPDATE jobs SET cancel_requested = true, updated_at = promptpipe_now() WHERE id = :id
+
+-- name: delete_job
+DELETE FROM jobs WHERE id = :id
+
+-- name: insert_job_history
+INSERT INTO job_history (id, queue, priority, kind, status, run_at, payload, dedupe_key, participant_id, attempt,
+    max_attempts, worker, last_error, created_at, finished_at)
+VALUES (:id, :queue, :priority, :kind, :status, :run_at, :payload, :dedupe_key, :participant_id, :attempt,
+    :max_attempts, :worker, :last_error, :created_at, promptpipe_now())
+
+-- name: insert_job_error
+INSERT INTO job_errors (job_id, attempt, at, type, message, worker)
+VALUES (:job_id, :attempt, promptpipe_now(), :type, :message, :worker)
+
+-- name: extend_jobs
+-- Locked in the order in which everybody does; *keys* and *fences* belong together by their places.
+WITH held AS MATERIALIZED (
+    SELECT j.id FROM unnest(:keys::text[], :fences::bigint[]) AS wanted (id, fence) JOIN jobs j ON j.id = wanted.id
+    WHERE j.fence = wanted.fence AND j.status = 'running' ORDER BY j.id FOR UPDATE OF j
+)
+UPDATE jobs SET due_at = promptpipe_now() + :lease FROM held WHERE jobs.id = held.id
+RETURNING jobs.id AS key, fence, cancel_requested
+
+-- name: jobs_of_worker
+SELECT id FROM jobs WHERE worker = :worker ORDER BY id FOR UPDATE
+
+-- name: abandon_running_jobs
+-- Their worker is gone without a word.
+WITH stale AS MATERIALIZED (
+    SELECT id FROM jobs
+    WHERE worker IS NOT NULL AND worker <> :me AND NOT EXISTS (SELECT 1 FROM instances i WHERE i.worker = jobs.worker)
+    ORDER BY id FOR UPDATE
+)
+UPDATE jobs SET status = 'queued', worker = NULL, crashes = crashes + 1, due_at = promptpipe_now(),
+    updated_at = promptpipe_now()
+FROM stale WHERE jobs.id = stale.id
+RETURNING 1 AS one
+
+-- name: list_jobs
+SELECT id, queue, priority, kind, status, run_at, payload, dedupe_key, participant_id, attempt, max_attempts, worker,
+    last_error, created_at, updated_at, NULL::timestamptz AS finished_at
+FROM jobs WHERE id < :after
+    AND (:status::text IS NULL OR status = :status) AND (:kind::text IS NULL OR kind = :kind)
+    AND (:queue::text IS NULL OR queue = :queue)
+UNION ALL
+SELECT id, queue, priority, kind, status, run_at, payload, dedupe_key, participant_id, attempt, max_attempts, worker,
+    last_error, created_at, finished_at AS updated_at, finished_at
+FROM job_history WHERE id < :after
+    AND (:status::text IS NULL OR status = :status) AND (:kind::text IS NULL OR kind = :kind)
+    AND (:queue::text IS NULL OR queue = :queue)
+ORDER BY id DESC LIMIT :limit
+
+-- name: list_jobs_of
+SELECT id, queue, priority, kind, status, run_at, payload, dedupe_key, participant_id, attempt, max_attempts, worker,
+    last_error, created_at, updated_at, NULL::timestamptz AS finished_at
+FROM jobs WHERE participant_id = :participant_id AND id < :after
+    AND (:status::text IS NULL OR status = :status) AND (:kind::text IS NULL OR kind = :kind)
+    AND (:queue::text IS NULL OR queue = :queue)
+UNION ALL
+SELECT id, queue, priority, kind, status, run_at, payload, dedupe_key, participant_id, attempt, max_attempts, worker,
+    last_error, created_at, finished_at AS updated_at, finished_at
+FROM job_history WHERE participant_id = :participant_id AND id < :after
+    AND (:status::text IS NULL OR status = :status) AND (:kind::text IS NULL OR kind = :kind)
+    AND (:queue::text IS NULL OR queue = :queue)
+ORDER BY id DESC LIMIT :limit
+
+-- name: hasten_job
+UPDATE jobs SET due_at = promptpipe_now(), run_at = promptpipe_now(), updated_at = promptpipe_now() WHERE id = :id
+
+-- name: delete_job_history
+DELETE FROM job_history WHERE id = :id
+
+-- name: lock_jobs
+SELECT id FROM jobs WHERE dedupe_key = ANY (:dedupe_keys) ORDER BY id FOR UPDATE

@@ -1,0 +1,107 @@
+-- name: next_fence
+SELECT nextval('fences') AS value
+
+-- name: append_to_lane
+-- Only an empty lane becomes due by this: one that is held, or backs off, keeps its time.
+INSERT INTO lanes (kind, key, priority, seq, due_at) VALUES (:kind, :key, :priority, 1, promptpipe_now())
+ON CONFLICT (kind, key) DO UPDATE SET
+    seq = lanes.seq + 1,
+    due_at = coalesce(lanes.due_at, greatest(excluded.due_at, lanes.pace_at))
+RETURNING seq
+
+-- name: due_lanes
+-- A lease that ran out counts as a crash: `leased` is still 1 then.
+SELECT key FROM lanes
+WHERE kind = :kind AND priority = :priority AND due_at <= promptpipe_now() AND crashes + leased::int < :suspect_from
+    AND key <> ALL (:held)
+ORDER BY due_at, key LIMIT :limit FOR UPDATE SKIP LOCKED
+
+-- name: due_suspect_lane
+SELECT key FROM lanes
+WHERE kind = :kind AND priority = :priority AND due_at <= promptpipe_now() AND crashes + leased::int >= :suspect_from
+    AND key <> ALL (:held)
+ORDER BY due_at, key LIMIT 1 FOR UPDATE SKIP LOCKED
+
+-- name: lease_lanes
+UPDATE lanes SET
+    crashes = crashes + leased::int, leased = true, worker = :worker, fence = :fence, due_at = promptpipe_now() + :lease
+WHERE kind = :kind AND key = ANY (:keys)
+
+-- name: next_due_lane
+SELECT min(due_at) - promptpipe_now() AS due_in FROM lanes WHERE kind = :kind AND priority = :priority AND due_at > promptpipe_now()
+
+-- name: held_lane
+SELECT key FROM lanes WHERE kind = :kind AND key = :key AND fence = :fence AND leased FOR UPDATE
+
+-- name: extend_lanes
+-- Locked in the order in which everybody does.
+WITH held AS MATERIALIZED (
+    SELECT l.key FROM unnest(:keys::text[], :fences::bigint[]) AS wanted (key, fence)
+    JOIN lanes l ON l.kind = :kind AND l.key = wanted.key AND l.fence = wanted.fence
+    WHERE l.leased ORDER BY l.key FOR UPDATE OF l
+)
+UPDATE lanes SET due_at = promptpipe_now() + :lease FROM held
+WHERE lanes.kind = :kind AND lanes.key = held.key
+RETURNING lanes.key, lanes.fence
+
+-- name: keep_lane
+-- The holder goes on, under the same fence; *orderly* is 1 when it has come to the end of an item.
+UPDATE lanes SET due_at = promptpipe_now() + :lease, crashes = crashes * (1 - :orderly) WHERE kind = :kind AND key = :key
+
+-- name: release_lane
+UPDATE lanes SET
+    due_at = CASE WHEN :due_at::timestamptz IS NULL THEN NULL ELSE greatest(:due_at::timestamptz, pace_at) END,
+    leased = false, worker = NULL, crashes = 0
+WHERE kind = :kind AND key = :key
+
+-- name: set_lane_due
+-- For a lane that nobody holds.
+UPDATE lanes SET
+    due_at = CASE WHEN :due_at::timestamptz IS NULL THEN NULL ELSE greatest(:due_at::timestamptz, pace_at) END
+WHERE kind = :kind AND key = :key AND NOT leased
+
+-- name: set_pace
+-- Made if need be: replies and broadcasts to one person share one pace, whichever comes first.
+INSERT INTO lanes (kind, key, priority, pace_at) VALUES ('outbox', :key, :priority, :pace_at)
+ON CONFLICT (kind, key) DO UPDATE SET
+    pace_at = greatest(lanes.pace_at, excluded.pace_at),
+    due_at = CASE
+        WHEN lanes.leased OR lanes.due_at IS NULL THEN lanes.due_at
+        ELSE greatest(lanes.due_at, excluded.pace_at)
+    END
+
+-- name: lanes_of_worker
+SELECT kind, key, fence FROM lanes WHERE worker = :worker ORDER BY kind, key FOR UPDATE
+
+-- name: stale_lanes
+-- Their holder is gone, but what it has sent may be on its way until the lease is over.
+SELECT key, due_at AS request_end FROM lanes
+WHERE worker IS NOT NULL AND worker <> :me AND kind = :kind
+    AND NOT EXISTS (SELECT 1 FROM instances i WHERE i.worker = lanes.worker)
+ORDER BY key FOR UPDATE
+
+-- name: abandon_lane
+-- Its holder is gone without a word.
+UPDATE lanes SET due_at = :due_at, leased = false, worker = NULL, crashes = crashes + 1
+WHERE kind = :kind AND key = :key
+
+-- name: lease_recovery
+-- One instance at a time recovers, until its lease is over or it is gone.
+INSERT INTO lanes (kind, key, priority, due_at, leased, fence, worker)
+VALUES ('recovery', 'recovery', 0, promptpipe_now() + :lease, true, :fence, :me)
+ON CONFLICT (kind, key) DO UPDATE SET
+    due_at = excluded.due_at, leased = true, fence = excluded.fence, worker = excluded.worker
+WHERE NOT lanes.leased OR lanes.due_at <= promptpipe_now()
+    OR lanes.worker <> :me AND NOT EXISTS (SELECT 1 FROM instances i WHERE i.worker = lanes.worker)
+RETURNING 1 AS one
+
+-- name: end_recovery
+UPDATE lanes SET due_at = NULL, leased = false, worker = NULL WHERE kind = 'recovery' AND fence = :fence
+
+-- name: lock_lanes
+SELECT l.key FROM unnest(:kinds::text[], :keys::text[]) AS wanted (kind, key)
+JOIN lanes l ON l.kind = wanted.kind AND l.key = wanted.key
+ORDER BY l.kind, l.key FOR UPDATE OF l
+
+-- name: lock_names
+SELECT pg_advisory_xact_lock(name) FROM unnest(:names::bigint[]) AS name

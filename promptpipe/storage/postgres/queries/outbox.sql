@@ -1,0 +1,131 @@
+-- name: insert_message
+INSERT INTO outbox_messages (id, participant_id, channel, recipient, recipient_kind, class, lane_key, seq, kind, body,
+    status, max_attempts, dedupe_key, flow_type, expires_at, in_doubt_policy, created_at, updated_at)
+VALUES (:id, :participant_id, :channel, :recipient, :recipient_kind, :class, :lane_key, :seq, :kind, :body,
+    :status, :max_attempts, :dedupe_key, :flow_type, :expires_at, :in_doubt_policy, promptpipe_now(), promptpipe_now())
+
+-- name: message
+SELECT * FROM outbox_messages WHERE id = :id
+
+-- name: message_by_key
+SELECT *, created_at > promptpipe_now() - :hold AS held FROM outbox_messages WHERE dedupe_key = :dedupe_key
+
+-- name: head_message
+SELECT * FROM outbox_messages WHERE lane_key = :lane_key AND seq IS NOT NULL ORDER BY seq LIMIT 1
+
+-- name: mark_sending
+-- The last look before it leaves: still queued or in doubt, not expired, its person not withdrawn.
+UPDATE outbox_messages SET
+    status = 'sending', attempts = attempts + 1, doubt_from = NULL, doubt_until = NULL, updated_at = promptpipe_now()
+WHERE id = :id AND status IN ('queued', 'in_doubt') AND (expires_at IS NULL OR expires_at > promptpipe_now())
+    AND NOT EXISTS (SELECT 1 FROM conversation_participants p
+                    WHERE p.id = outbox_messages.participant_id AND p.status = 'withdrawn')
+RETURNING *
+
+-- name: insert_attempt
+INSERT INTO outbox_attempts (message_id, n, fence, channel, state, started_at)
+VALUES (:message_id, :n, :fence, :channel, 'sending', promptpipe_now())
+
+-- name: attempt
+SELECT * FROM outbox_attempts WHERE message_id = :message_id AND n = :n
+
+-- name: attempt_by_provider_id
+SELECT * FROM outbox_attempts WHERE channel = :channel AND provider_id = :provider_id
+
+-- name: attempt_states
+SELECT state FROM outbox_attempts WHERE message_id = :message_id
+
+-- name: set_attempt
+UPDATE outbox_attempts SET
+    state = :state, provider_id = coalesce(provider_id, :provider_id), error = coalesce(:error, error),
+    ended_at = coalesce(ended_at, promptpipe_now())
+WHERE message_id = :message_id AND n = :n
+
+-- name: set_message_status
+-- Times are those of the first arrival in each state.
+UPDATE outbox_messages SET
+    status = :status,
+    provider_message_id = coalesce(provider_message_id, :provider_id),
+    last_error = coalesce(:error, last_error),
+    sent_at = CASE WHEN :status IN ('sent', 'delivered', 'read') THEN coalesce(sent_at, promptpipe_now()) ELSE sent_at END,
+    delivered_at = CASE WHEN :status IN ('delivered', 'read') THEN coalesce(delivered_at, promptpipe_now()) ELSE delivered_at END,
+    read_at = CASE WHEN :status = 'read' THEN coalesce(read_at, promptpipe_now()) ELSE read_at END,
+    failed_at = CASE WHEN :status = 'failed' THEN coalesce(failed_at, promptpipe_now()) ELSE failed_at END,
+    updated_at = promptpipe_now()
+WHERE id = :id
+
+-- name: forget_key
+UPDATE outbox_messages SET dedupe_key = NULL WHERE id = :id
+
+-- name: leave_lane
+UPDATE outbox_messages SET seq = NULL, not_before = NULL, doubt_from = NULL, doubt_until = NULL WHERE id = :id
+
+-- name: postpone_message
+-- It leaves its lane and enters the tail again at *not_before*.
+UPDATE outbox_messages SET seq = NULL, not_before = :not_before, status = 'queued', last_error = :error,
+    updated_at = promptpipe_now()
+WHERE id = :id
+
+-- name: postponed_messages
+SELECT id, lane_key, class FROM outbox_messages WHERE not_before <= promptpipe_now() ORDER BY not_before, id LIMIT :limit
+
+-- name: next_postponed
+SELECT min(not_before) - promptpipe_now() AS due_in FROM outbox_messages WHERE not_before > promptpipe_now()
+
+-- name: enter_lane
+UPDATE outbox_messages SET seq = :seq, not_before = NULL, updated_at = promptpipe_now()
+WHERE id = :id AND seq IS NULL
+
+-- name: queue_again
+UPDATE outbox_messages SET status = 'queued', uncounted = uncounted + :uncounted, last_error = :error,
+    updated_at = promptpipe_now()
+WHERE id = :id
+
+-- name: doubt
+UPDATE outbox_messages SET status = 'in_doubt', doubt_from = greatest(promptpipe_now(), :start),
+    doubt_until = greatest(promptpipe_now(), :start) + :wait,
+    last_error = coalesce(:error, last_error), updated_at = promptpipe_now()
+WHERE id = :id
+
+-- name: lanes_in_doubt
+SELECT DISTINCT lane_key FROM outbox_messages WHERE status = 'in_doubt' AND doubt_until IS NOT NULL
+
+-- name: restart_doubts
+UPDATE outbox_messages SET doubt_until = greatest(doubt_from, promptpipe_now()) + :wait
+WHERE status = 'in_doubt' AND doubt_until IS NOT NULL
+RETURNING lane_key, doubt_until
+
+-- name: pause_channel
+INSERT INTO channels (name, paused_until, reason) VALUES (:name, :paused_until, :reason)
+ON CONFLICT (name) DO UPDATE SET
+    paused_until = greatest(channels.paused_until, excluded.paused_until), reason = excluded.reason
+
+-- name: channel_pause
+SELECT paused_until, reason FROM channels WHERE name = :name AND paused_until > promptpipe_now()
+
+-- name: insert_receipt
+INSERT INTO receipts (id, channel, message_id, attempt, provider_message_id, status, error, provider_time,
+    received_at, raw)
+VALUES (:id, :channel, :message_id, :attempt, :provider_message_id, :status, :error, :provider_time, promptpipe_now(), :raw)
+
+-- name: receipt
+SELECT * FROM receipts WHERE id = :id
+
+-- name: join_receipt
+UPDATE receipts SET message_id = :message_id, attempt = :attempt WHERE id = :id
+
+-- name: park_receipt
+INSERT INTO parked_updates (channel, provider_id, receipt_id, received_at)
+VALUES (:channel, :provider_id, :receipt_id, promptpipe_now())
+
+-- name: take_parked_receipts
+DELETE FROM parked_updates WHERE channel = :channel AND provider_id = :provider_id RETURNING receipt_id
+
+-- name: list_messages
+SELECT * FROM outbox_messages WHERE id < :after AND (:status::text IS NULL OR status = :status)
+ORDER BY id DESC LIMIT :limit
+
+-- name: list_messages_of
+SELECT * FROM outbox_messages
+WHERE participant_id = :participant_id AND id < :after AND (:status::text IS NULL OR status = :status)
+ORDER BY id DESC LIMIT :limit

@@ -1,0 +1,75 @@
+-- name: participant
+SELECT * FROM conversation_participants WHERE id = :id
+
+-- name: participant_to_change
+SELECT * FROM conversation_participants WHERE id = :id FOR UPDATE
+
+-- name: addresses_of
+SELECT participant_id, channel, address, kind FROM participant_addresses
+WHERE participant_id = ANY (:participant_ids)
+ORDER BY created_at, kind, address
+
+-- name: owner_of_address
+SELECT participant_id FROM participant_addresses WHERE channel = :channel AND address = :address
+
+-- name: insert_participant
+INSERT INTO conversation_participants (id, status, channel, name, gender, ethnicity, background, timezone,
+    created_at, updated_at)
+VALUES (:id, 'active', :channel, :name, :gender, :ethnicity, :background, :timezone, promptpipe_now(), promptpipe_now())
+
+-- name: insert_address
+INSERT INTO participant_addresses (channel, address, kind, participant_id, created_at)
+VALUES (:channel, :address, :kind, :participant_id, promptpipe_now())
+ON CONFLICT DO NOTHING
+RETURNING 1 AS one
+
+-- name: set_participant_channel
+UPDATE conversation_participants SET channel = :channel, updated_at = promptpipe_now() WHERE id = :id AND channel <> :channel
+
+-- name: flow_states_of
+SELECT * FROM flow_states WHERE participant_id = :participant_id
+
+-- name: flow_state
+SELECT * FROM flow_states WHERE participant_id = :participant_id AND flow_type = :flow_type
+
+-- name: insert_flow_state
+INSERT INTO flow_states (participant_id, flow_type, current_state, state_data, version, created_at, updated_at)
+VALUES (:participant_id, :flow_type, :current_state, :state_data, 1, promptpipe_now(), promptpipe_now())
+
+-- name: change_flow_state
+UPDATE flow_states SET current_state = :current_state, state_data = :state_data, version = version + 1,
+    updated_at = promptpipe_now()
+WHERE participant_id = :participant_id AND flow_type = :flow_type AND version = :from_version
+RETURNING 1 AS one
+
+-- name: hooks_of
+-- The one that expires soonest comes first: a question's handler before the conversation's.
+SELECT * FROM registered_hooks WHERE participant_id = :participant_id
+    AND (expires_at IS NULL OR expires_at > promptpipe_now())
+ORDER BY expires_at NULLS LAST, created_at DESC
+
+-- name: insert_hook
+INSERT INTO registered_hooks (participant_id, handler_type, flow_type, expires_at, created_at)
+VALUES (:participant_id, :handler_type, :flow_type, :expires_at, promptpipe_now())
+ON CONFLICT DO NOTHING
+RETURNING 1 AS one
+
+-- name: list_participants
+SELECT * FROM conversation_participants WHERE id < :after AND (:status::text IS NULL OR status = :status)
+ORDER BY id DESC LIMIT :limit
+
+-- name: update_participant
+UPDATE conversation_participants SET status = :status, name = :name, gender = :gender, ethnicity = :ethnicity,
+    background = :background, timezone = :timezone, updated_at = promptpipe_now()
+WHERE id = :id
+
+-- name: list_flow_states
+SELECT *, participant_id || '/' || flow_type AS id FROM flow_states
+WHERE (participant_id, flow_type) < (:after, :after_type) AND (:flow_type::text IS NULL OR flow_type = :flow_type)
+ORDER BY participant_id DESC, flow_type DESC LIMIT :limit
+
+-- name: list_flow_states_of
+SELECT *, participant_id || '/' || flow_type AS id FROM flow_states
+WHERE participant_id = :participant_id AND (participant_id, flow_type) < (:after, :after_type)
+    AND (:flow_type::text IS NULL OR flow_type = :flow_type)
+ORDER BY flow_type DESC LIMIT :limit

@@ -1,0 +1,137 @@
+"""The PostgreSQL back end, put together."""
+
+from __future__ import annotations
+
+import random
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import structlog
+import trio
+from psycopg import DatabaseError, OperationalError, ProgrammingError, errors
+from psycopg.rows import dict_row
+
+from promptpipe.model.errors import SettingsError, StoreUnavailableError
+from promptpipe.storage.postgres.database import PostgresDatabase
+from promptpipe.storage.postgres.driver import Connection, Pool
+from promptpipe.storage.postgres.errors import as_refusal, as_unavailable, in_one_line
+from promptpipe.storage.postgres.migrations import find_missing, migrate
+from promptpipe.storage.postgres.values import own_adapters
+from promptpipe.storage.transactions.store import SqlStore
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from promptpipe.model.ids import IdSource, WorkerId
+    from promptpipe.model.leases import Work
+    from promptpipe.model.messages import InDoubtRules
+    from promptpipe.storage.migrations import Migration
+
+FIRST_PAUSE = 0.5
+LONGEST_PAUSE = 10.0
+"""Seconds between two attempts to reach a server at the start: doubled each time, and half of it left to chance."""
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PostgresConfig:
+    """Where the database is, and how it is used.
+
+    *url* is libpq's, with several hosts and TLS as it has them. No transaction takes longer than *timeout* seconds.
+    *pooled* says that a pooler in transaction mode stands before the server: then nothing may live on a session.
+    """
+
+    url: str
+    pool_size: int = 10
+    timeout: float = 30.0
+    pooled: bool = False
+
+    def options(self) -> dict[str, Any]:
+        """Return the parameters of each connection besides the URL; what that says is stronger."""
+        return {
+            "autocommit": True,
+            "row_factory": dict_row,
+            "context": _Context(),
+            "prepare_threshold": None if self.pooled else 5,
+        }
+
+
+class _Context:
+    """Gives psycopg our adapters."""
+
+    connection = None
+
+    def __init__(self) -> None:
+        self.adapters = own_adapters()
+
+
+@asynccontextmanager
+async def open_postgres_store(
+    config: PostgresConfig,
+    *,
+    ids: IdSource,
+    worker: WorkerId,
+    rules: InDoubtRules,
+    on_commit: Callable[[Work], None],
+    chance: Callable[[], float] = random.random,  # noqa: S311  for pauses
+) -> AsyncIterator[SqlStore]:
+    """Connect, bring the schema up to date, and give the store for as long as the context lasts.
+
+    A server that cannot be reached is waited for. Raise `SettingsError` when it refuses us for good, and `SchemaError`
+    when the schema is newer than this program.
+    """
+    await wait_reachable(config, migrate_postgres, chance)
+    pool = Pool(config.url, size=config.pool_size, wait_seconds=config.timeout, **config.options())
+    async with pool:
+        database = PostgresDatabase(pool, ids, on_commit, seconds=config.timeout, chance=chance)
+        yield SqlStore(database, worker, rules)
+
+
+async def wait_reachable(
+    config: PostgresConfig, function: Callable[[PostgresConfig], Awaitable[object]], chance: Callable[[], float]
+) -> None:
+    """Call *function* until the server can be reached."""
+    pause = FIRST_PAUSE
+    while True:
+        try:
+            await function(config)
+        except StoreUnavailableError as error:
+            log.warning("the database cannot be reached yet", reason=str(error))
+            await trio.sleep(pause * (1 + chance()) / 2)
+            pause = min(2 * pause, LONGEST_PAUSE)
+        else:
+            return
+
+
+async def migrate_postgres(config: PostgresConfig) -> list[Migration]:
+    """Bring the schema up to date and return the migrations applied; raise as `check_schema`."""
+    return await _with_connection(config, migrate)
+
+
+async def check_schema(config: PostgresConfig) -> list[Migration]:
+    """Return the migrations that are yet to be applied.
+
+    Raise `SchemaError` when the schema is newer than this program, `SettingsError` when the server refuses us for good,
+    and `StoreUnavailableError` when it cannot be reached.
+    """
+    return await _with_connection(config, find_missing)
+
+
+async def _with_connection(
+    config: PostgresConfig, function: Callable[[Connection[Any]], Awaitable[list[Migration]]]
+) -> list[Migration]:
+    try:
+        async with await Connection.connect(config.url, **config.options()) as connection:
+            return await function(connection)
+    except OperationalError as error:
+        raise as_refusal(error) or as_unavailable(error) or error from error
+    except errors.InsufficientPrivilege as error:
+        raise SettingsError(f"PROMPTPIPE_DATABASE_URL: {in_one_line(error)}") from error
+    except ProgrammingError as error:
+        if error.sqlstate is None:  # libpq's word on the URL
+            raise SettingsError(f"PROMPTPIPE_DATABASE_URL: {in_one_line(error)}") from error
+        raise
+    except DatabaseError as error:
+        raise as_unavailable(error) or error from error

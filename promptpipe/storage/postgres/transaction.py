@@ -1,0 +1,109 @@
+"""A transaction on PostgreSQL: statements travel in a pipeline, and only a result that is needed is waited for."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from contextlib import asynccontextmanager, suppress
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from psycopg import Error
+
+from promptpipe.storage.postgres.errors import is_permanent
+from promptpipe.storage.statements import load_statements
+from promptpipe.storage.transactions.transaction import Transaction
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+    from datetime import datetime
+
+    from psycopg import AsyncCursor, AsyncPipeline
+
+    from promptpipe.model.ids import IdSource
+    from promptpipe.model.leases import Work
+    from promptpipe.storage.postgres.driver import Connection
+    from promptpipe.storage.transactions.transaction import Row
+
+STATEMENTS = load_statements(files("promptpipe.storage.postgres").joinpath("queries"))
+
+
+def as_psycopg(sql: str) -> str:
+    """Return a statement with its values (`:name`) as psycopg has them; `::type` is a cast."""
+    return re.sub(r"(?<!:):([a-z]\w*)", r"%(\1)s", sql.replace("%", "%%"))
+
+
+_TRANSLATED = {name: as_psycopg(sql) for name, sql in STATEMENTS.items()}
+
+
+class PostgresTransaction(Transaction):
+    """See `Transaction`."""
+
+    contended: ClassVar[bool] = True
+
+    def __init__(self, connection: Connection[dict[str, Any]], pipeline: AsyncPipeline, ids: IdSource) -> None:
+        super().__init__(ids)
+        self._connection = connection
+        self._pipeline = pipeline
+        self._now: datetime | None = None
+
+    async def run(self, statement: str, /, **values: object) -> None:
+        """See `Transaction.run`."""
+        await self._execute(_TRANSLATED[statement], values)
+
+    async def count(self, statement: str, /, **values: object) -> int:
+        """See `Transaction.count`; the statement returns a row for each that it changed."""
+        return len(await self.all(statement, **values))
+
+    async def all(self, statement: str, /, **values: object) -> Sequence[Row]:
+        """See `Transaction.all`."""
+        return await (await self._execute(_TRANSLATED[statement], values)).fetchall()
+
+    async def now(self) -> datetime:
+        """See `Transaction.now`."""
+        if self._now is None:
+            cursor = await self._execute("SELECT promptpipe_now() AS now", {})
+            [row] = await cursor.fetchall()
+            self._now = row["now"]
+        return self._now
+
+    @asynccontextmanager
+    async def savepoint(self) -> AsyncIterator[None]:
+        """See `Transaction.savepoint`. What was only sent has taken place when this is left."""
+        await self._execute("SAVEPOINT part", {})
+        try:
+            yield
+            await self._pipeline.sync()
+        except Exception:
+            with suppress(Error):
+                await self._pipeline.sync()  # after an error nothing else is taken before this
+            await self._execute("ROLLBACK TO SAVEPOINT part", {})
+            raise
+        await self._execute("RELEASE SAVEPOINT part", {})
+
+    def is_permanent(self, error: Exception) -> bool:
+        """See `Transaction.is_permanent`."""
+        return is_permanent(error)
+
+    async def lock_lanes(self, lanes: Collection[tuple[Work, str]]) -> None:
+        """See `Transaction.lock_lanes`."""
+        if lanes:
+            wanted = [(work.value, key) for work, key in lanes]
+            await self.run("lock_lanes", kinds=[kind for kind, _ in wanted], keys=[key for _, key in wanted])
+
+    async def lock_jobs(self, dedupe_keys: Collection[str]) -> None:
+        """See `Transaction.lock_jobs`."""
+        if len(dedupe_keys) > 1:
+            await self.run("lock_jobs", dedupe_keys=list(dedupe_keys))
+
+    async def lock_names(self, names: Collection[str]) -> None:
+        """See `Transaction.lock_names`. Two names that share a number are locked together, which does no harm."""
+        if names:
+            numbers = {
+                int.from_bytes(hashlib.blake2b(name.encode(errors="replace"), digest_size=8).digest(), signed=True)
+                for name in names
+            }
+            await self.run("lock_names", names=sorted(numbers))
+
+    async def _execute(self, sql: str, values: Mapping[str, object]) -> AsyncCursor[dict[str, Any]]:
+        return await self._connection.execute(sql, values, binary=True)

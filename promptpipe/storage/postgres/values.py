@@ -1,0 +1,48 @@
+"""How values travel to PostgreSQL and back: instants as UTC datetimes, JSON as text, all integers as bigint."""
+
+from __future__ import annotations
+
+import struct
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from psycopg import adapters
+from psycopg.adapt import AdaptersMap, Loader
+from psycopg.pq import Format
+from psycopg.types.numeric import Int8BinaryDumper
+
+if TYPE_CHECKING:
+    from psycopg.abc import Buffer
+
+_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+_MICROSECONDS = struct.Struct("!q")
+
+
+class InstantLoader(Loader):
+    """Reads a timestamptz without regard to the session's time zone and date style."""
+
+    format = Format.BINARY
+
+    def load(self, data: Buffer) -> datetime:
+        """Return the instant."""
+        return _EPOCH + timedelta(microseconds=_MICROSECONDS.unpack(data)[0])
+
+
+class JsonTextLoader(Loader):
+    """Reads jsonb as its text, which whoever needs it parses."""
+
+    format = Format.BINARY
+
+    def load(self, data: Buffer) -> str:
+        """Return the text; the first byte is the format's version."""
+        return bytes(data)[1:].decode()
+
+
+def own_adapters() -> AdaptersMap:
+    """Return the adapters of the store's connections."""
+    ours = AdaptersMap(adapters)
+    ours.register_loader("timestamptz", InstantLoader)
+    ours.register_loader("jsonb", JsonTextLoader)
+    # One type for all integers, so that a statement is prepared once and not once for each width.
+    ours.register_dumper(int, Int8BinaryDumper)
+    return ours
