@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import os
+import re
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -33,6 +34,7 @@ SIMULATOR_API_VERSION = "v24.0"
 
 MAX_PORT = 65535
 _SQLITE_SCHEME = "sqlite:///"
+_POSTGRES_SCHEMES = ("postgresql://", "postgres://")
 
 
 class ChannelName(Enum):
@@ -64,10 +66,12 @@ def split_bind(value: str) -> tuple[str, int]:
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 
-def _sqlite_url(value: str) -> str:
-    if not value.startswith(_SQLITE_SCHEME) or value == _SQLITE_SCHEME:
-        raise ValueError("must look like sqlite:///promptpipe.db")
-    return value
+def _database_url(value: str) -> str:
+    if value.startswith(_SQLITE_SCHEME) and value != _SQLITE_SCHEME:
+        return value
+    if value.startswith(_POSTGRES_SCHEMES):
+        return value
+    raise ValueError("must look like sqlite:///promptpipe.db or postgresql://user:password@host/database")
 
 
 Bind = Annotated[str, AfterValidator(_bind)]
@@ -103,6 +107,18 @@ class ClientSettings(BaseModel):
     key_file: str | None = None
 
 
+class PostgresSettings(BaseModel):
+    """How PostgreSQL is used, when the database is one.
+
+    *pooler* says what stands before the server; of pgbouncer's modes only `transaction` needs to be known, for then
+    nothing may live on a session.
+    """
+
+    pool_size: Annotated[int, Field(ge=2, le=1_000)] = 10
+    timeout: PositiveSeconds = 30.0
+    pooler: Literal["none", "transaction"] = "none"
+
+
 class Settings(BaseSettings):
     """Everything that can be set."""
 
@@ -115,7 +131,8 @@ class Settings(BaseSettings):
         hide_input_in_errors=True,
     )
 
-    database_url: Annotated[str, AfterValidator(_sqlite_url)] = "sqlite:///promptpipe.db"
+    database_url: Annotated[str, AfterValidator(_database_url)] = "sqlite:///promptpipe.db"
+    postgres: PostgresSettings = PostgresSettings()
     http_bind: Bind = "127.0.0.1:8080"
     channel: ChannelName = ChannelName.SIMULATOR
     grpc_bind: Bind = "127.0.0.1:50051"
@@ -137,9 +154,16 @@ class Settings(BaseSettings):
     simulator_bind: Bind = "127.0.0.1:8090"
 
     @property
-    def sqlite_path(self) -> Path:
-        """The path in `database_url`."""
-        return Path(self.database_url.removeprefix(_SQLITE_SCHEME))
+    def sqlite_path(self) -> Path | None:
+        """The path in `database_url`; None when that is not SQLite's."""
+        path = self.database_url.removeprefix(_SQLITE_SCHEME)
+        return None if path == self.database_url else Path(path)
+
+    @property
+    def database_shown(self) -> str:
+        """The database's URL without the secrets in it."""
+        without = re.sub(r"(?<=://)([^:/@]*):[^/]*@", r"\1:********@", self.database_url)
+        return re.sub(r"(?<=[?&])((?:ssl)?password)=[^&]*", r"\1=********", without)
 
     def whatsapp_in_use(self) -> WhatsAppSettings:
         """Return the WhatsApp settings with the simulator's in place of what is unset, on that channel."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -15,10 +15,12 @@ from promptpipe.model.messages import InDoubtPolicy, InDoubtRules
 from promptpipe.runtime.clock import SystemClock
 from promptpipe.runtime.wakeups import Wakeups
 from promptpipe.services.jobs import NOOP, noop
-from promptpipe.storage.sqlite import open_sqlite_store
+from promptpipe.storage.postgres import PostgresConfig, check_schema, migrate_postgres, open_postgres_store
+from promptpipe.storage.sqlite import check_sqlite_schema, migrate_sqlite, open_sqlite_store
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
 
     from promptpipe.config import Settings
     from promptpipe.flows.flow import Flow
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from promptpipe.ports.store import Store
     from promptpipe.recovery import Recoverable
     from promptpipe.runtime.job_runner import JobHandler
+    from promptpipe.storage.migrations import Migration
 
 
 @dataclass(slots=True, kw_only=True)
@@ -54,14 +57,7 @@ async def open_components(settings: Settings) -> AsyncIterator[Components]:
     worker = WorkerId(new_id())
     wakeups = Wakeups()
     async with (
-        open_sqlite_store(
-            settings.sqlite_path,
-            clock=clock,
-            ids=new_id,
-            worker=worker,
-            rules=InDoubtRules(settings.in_doubt_wait, InDoubtPolicy(settings.in_doubt_policy)),
-            on_commit=wakeups,
-        ) as store,
+        _open_store(settings, clock, new_id, worker, wakeups) as store,
         WhatsAppChannel.opened(_whatsapp_config(settings)) as whatsapp,
     ):
         yield Components(
@@ -82,6 +78,44 @@ async def open_components(settings: Settings) -> AsyncIterator[Components]:
             ],
             recoverables=[ConversationFlowRecovery()],
         )
+
+
+def _open_store(
+    settings: Settings, clock: Clock, new_id: IdSource, worker: WorkerId, wakeups: Wakeups
+) -> AbstractAsyncContextManager[Store]:
+    """Return what opens the database that the settings name."""
+    rules = InDoubtRules(settings.in_doubt_wait, InDoubtPolicy(settings.in_doubt_policy))
+    path = settings.sqlite_path
+    if path is not None:
+        return open_sqlite_store(path, clock=clock, ids=new_id, worker=worker, rules=rules, on_commit=wakeups)
+    return open_postgres_store(
+        _postgres_config(settings),
+        ids=new_id,
+        worker=worker,
+        rules=replace(rules, linger=settings.whatsapp.send_timeout),
+        on_commit=wakeups,
+    )
+
+
+async def apply_migrations(settings: Settings) -> Sequence[Migration]:
+    """Bring the schema up to date and return the migrations applied."""
+    path = settings.sqlite_path
+    return await (migrate_postgres(_postgres_config(settings)) if path is None else migrate_sqlite(path, SystemClock()))
+
+
+async def find_migrations(settings: Settings) -> Sequence[Migration]:
+    """Return the migrations that are yet to be applied, and change nothing."""
+    path = settings.sqlite_path
+    return await (check_schema(_postgres_config(settings)) if path is None else check_sqlite_schema(path))
+
+
+def _postgres_config(settings: Settings) -> PostgresConfig:
+    return PostgresConfig(
+        url=settings.database_url,
+        pool_size=settings.postgres.pool_size,
+        timeout=settings.postgres.timeout,
+        pooled=settings.postgres.pooler == "transaction",
+    )
 
 
 def _whatsapp_config(settings: Settings) -> WhatsAppConfig:

@@ -24,6 +24,8 @@ from promptpipe.rpc.health import Health
 from promptpipe.rpc.pb.promptpipe import v1
 from promptpipe.rpc.reflection import service_name, with_reflection
 from promptpipe.rpc.server import RpcServer, tls_context
+from promptpipe.runtime.exclusive_recovery import ExclusiveRecovery
+from promptpipe.runtime.instances import InstanceWatch
 from promptpipe.runtime.job_runner import JobRunner
 from promptpipe.runtime.lease_keeper import LeaseKeeper
 from promptpipe.runtime.mailbox_runner import MailboxRunner
@@ -108,6 +110,18 @@ def make_recovery(components: Components) -> RecoveryManager:
     return manager
 
 
+def make_exclusive_recovery(components: Components, worker: Worker, manager: RecoveryManager) -> ExclusiveRecovery:
+    """Return what runs the manager's recovery on one instance at a time."""
+    return ExclusiveRecovery(manager, components.store.recovery, worker)
+
+
+def make_instance_watch(
+    components: Components, worker: Worker, manager: RecoveryManager, readiness: Readiness
+) -> InstanceWatch:
+    """Return what keeps this process among the instances and takes over from those that died."""
+    return InstanceWatch(components.store.instances, worker, ready=lambda: readiness.ready, take_over=manager.repair)
+
+
 def make_http_server(components: Components, readiness: Readiness, listener: socket.socket) -> HttpServer:
     """Return the server of webhooks and health checks."""
     app = make_app(_webhooks(components, readiness), readiness)
@@ -115,11 +129,11 @@ def make_http_server(components: Components, readiness: Readiness, listener: soc
 
 
 def make_rpc_server(
-    components: Components, readiness: Readiness, recovery: RecoveryManager, listener: socket.socket
+    components: Components, readiness: Readiness, recovery: ExclusiveRecovery, listener: socket.socket
 ) -> RpcServer:
     """Return the gRPC server; raise `SettingsError` when its TLS files cannot be used."""
     settings = components.settings
-    recoveries = Recoveries(recovery, components.store.recovery)
+    recoveries = Recoveries(recovery.run_all, components.store.recovery)
     return RpcServer(
         _services(components, readiness, recoveries),
         listener,

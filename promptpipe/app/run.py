@@ -9,11 +9,18 @@ import structlog
 import trio
 
 from promptpipe import __version__
-from promptpipe.app.components import open_components
-from promptpipe.app.parts import make_http_server, make_recovery, make_rpc_server, make_runners, make_worker
+from promptpipe.app.components import apply_migrations, find_migrations, open_components
+from promptpipe.app.parts import (
+    make_exclusive_recovery,
+    make_http_server,
+    make_instance_watch,
+    make_recovery,
+    make_rpc_server,
+    make_runners,
+    make_worker,
+)
 from promptpipe.config import split_bind
 from promptpipe.model.errors import StoreUnavailableError
-from promptpipe.model.recovery import RecoveryReport
 from promptpipe.net import listen
 from promptpipe.runtime.supervisor import Supervisor, stop_on_signal, stop_with_process
 from promptpipe.services.readiness import Readiness
@@ -26,7 +33,7 @@ if TYPE_CHECKING:
     from promptpipe.model.ids import WorkerId
     from promptpipe.model.recovery import ComponentReport
     from promptpipe.ports.store import Store
-    from promptpipe.recovery import RecoveryManager
+    from promptpipe.runtime.exclusive_recovery import ExclusiveRecovery
 
 GIVE_BACK_SECONDS = 5.0
 """How long giving leases back may take at the end."""
@@ -41,9 +48,15 @@ async def serve(settings: Settings, *, with_process: int | None = None) -> None:
 
 
 async def migrate(settings: Settings) -> None:
-    """Bring the database's schema up to date, as starting the service would."""
-    async with open_components(settings):
-        log.info("the schema is up to date", database=settings.database_url)
+    """Bring the database's schema up to date, as starting the service would, and log what was done."""
+    for migration in await apply_migrations(settings):
+        log.info("migration applied", name=migration.name)
+    log.info("the schema is up to date", database=settings.database_shown)
+
+
+async def missing_migrations(settings: Settings) -> list[str]:
+    """Return the names of the migrations that are yet to be applied; raise `SchemaError` for a newer schema."""
+    return [migration.name for migration in await find_migrations(settings)]
 
 
 async def run(components: Components, *, with_process: int | None = None) -> None:
@@ -56,7 +69,9 @@ async def run(components: Components, *, with_process: int | None = None) -> Non
     supervisor = Supervisor(grace=settings.shutdown_grace)
     readiness = Readiness()
     worker = make_worker(components, readiness)
-    recovery = make_recovery(components)
+    manager = make_recovery(components)
+    recovery = make_exclusive_recovery(components, worker, manager)
+    instances = make_instance_watch(components, worker, manager, readiness)
     with (
         listen(*split_bind(settings.http_bind), "PROMPTPIPE_HTTP_BIND") as http,
         listen(*split_bind(settings.grpc_bind), "PROMPTPIPE_GRPC_BIND") as grpc,
@@ -78,8 +93,9 @@ async def run(components: Components, *, with_process: int | None = None) -> Non
                 await nursery.start(stop_on_signal, supervisor.stop)
                 if with_process is not None:
                     await nursery.start(stop_with_process, with_process, supervisor.stop)
+                await nursery.start(instances.run)
                 started_at = components.clock.now()
-                repairs = await worker.persistence.until_committed(recovery.repair)
+                repairs = await worker.persistence.until_committed(manager.repair)
                 # Until this service is ready no status can arrive: what waits for one waits on.
                 await worker.persistence.until_committed(store.recovery.restart_doubts)
                 await supervisor.run(
@@ -87,7 +103,7 @@ async def run(components: Components, *, with_process: int | None = None) -> Non
                     before=[worker.keeper.run],
                     after=[
                         partial(readiness.run, store),
-                        partial(_recover_components, components, recovery, started_at, repairs),
+                        partial(_recover_components, recovery, started_at, repairs),
                     ],
                     draining=readiness.drain,
                 )
@@ -101,18 +117,13 @@ async def run(components: Components, *, with_process: int | None = None) -> Non
 
 
 async def _recover_components(
-    components: Components,
-    recovery: RecoveryManager,
-    started_at: datetime,
-    repairs: tuple[ComponentReport, ...],
+    recovery: ExclusiveRecovery, started_at: datetime, repairs: tuple[ComponentReport, ...]
 ) -> None:
-    """Do what recovery does while the service works, and keep the report."""
-    recovered = await recovery.recover_components()
-    report = RecoveryReport(started_at=started_at, finished_at=components.clock.now(), components=repairs + recovered)
-    try:
-        await components.store.recovery.save_report(report)
-    except StoreUnavailableError as error:
-        log.warning("recovery report not kept", error=str(error))
+    """Do what recovery does while the service works."""
+    report = await recovery.run_components(started_at, repairs)
+    if report is None:
+        log.info("recovery done by another instance")
+        return
     for component in report.components:
         if component.restored or component.failed:
             log.warning(

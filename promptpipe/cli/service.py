@@ -47,12 +47,26 @@ def serve(
 
 
 @service.command()
-def migrate(database_url: DatabaseUrl = None) -> None:
+def migrate(
+    database_url: DatabaseUrl = None,
+    check: Annotated[bool, typer.Option("--check", help="Change nothing; exit 1 when something is missing.")] = False,
+) -> None:
     """Bring the database's schema up to date."""
     settings = start(database_url=database_url)
     from promptpipe import app  # noqa: PLC0415
 
-    _run(partial(app.migrate, settings))
+    if not check:
+        _run(partial(app.migrate, settings))
+        return
+    missing: list[str] = []
+
+    async def look() -> None:
+        missing.extend(await app.missing_migrations(settings))
+
+    _run(look)
+    for name in missing:
+        typer.echo(f"missing: {name}")
+    sys.exit(EXIT_FAILED if missing else 0)
 
 
 @service.command()
@@ -123,7 +137,9 @@ def _run(function: Callable[[], Awaitable[None]]) -> None:
 
 def _flat(settings: Settings) -> list[tuple[str, object]]:
     """Return every setting by the name it has in the environment, secrets masked."""
-    values = settings.model_copy(update={"whatsapp": settings.whatsapp_in_use()})
+    values = settings.model_copy(
+        update={"whatsapp": settings.whatsapp_in_use(), "database_url": settings.database_shown}
+    )
     flat: list[tuple[str, object]] = []
     for name in Settings.model_fields:
         value = getattr(values, name)

@@ -9,23 +9,27 @@ import trio
 from promptpipe.model.errors import NotFoundError
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from promptpipe.model.recovery import RecoveryReport
     from promptpipe.ports.store import RecoveryStore
-    from promptpipe.recovery import RecoveryManager
 
 
 class Recoveries:
     """Recovery on request, one at a time, and the reports that are kept."""
 
-    def __init__(self, manager: RecoveryManager, store: RecoveryStore) -> None:
-        self._manager = manager
+    def __init__(self, recover: Callable[[], Awaitable[RecoveryReport]], store: RecoveryStore) -> None:
+        self._recover = recover
         self._store = store
         self._running = trio.Lock()
 
     async def run(self) -> RecoveryReport:
-        """Recover everything, keep the report, and return it. Whoever asks meanwhile waits for a run of their own."""
+        """Recover everything, keep the report, and return it. Whoever asks meanwhile waits for a run of their own.
+
+        Raise `PreconditionError` when another instance recovers.
+        """
         async with self._running:
-            return await self._manager.recover_all()
+            return await self._recover()
 
     async def last_report(self) -> RecoveryReport:
         """Return the newest report; raise `NotFoundError` before there is one."""

@@ -198,7 +198,7 @@ async def test_recovery_runs_on_request_and_keeps_its_report(tmp_path: Path) -> 
     async with open_admin(tmp_path) as admin:
         await refused(admin.recovery.get_last_report(v1.GetLastReportRequest()), Status.NOT_FOUND)
         await admin.enroll()
-        with closing(sqlite3.connect(admin.components.settings.sqlite_path)) as connection, connection:
+        with closing(sqlite3.connect(tmp_path / "admin.db")) as connection, connection:
             connection.execute("DELETE FROM registered_hooks")
         reports = [(await admin.recovery.run_recovery(v1.RunRecoveryRequest())).report for _ in range(2)]
         restored = []

@@ -12,7 +12,7 @@ from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, ResourceInfo
 from grpclib.exceptions import GRPCError
 
 from promptpipe.app.components import open_components
-from promptpipe.app.parts import make_recovery, make_rpc_server
+from promptpipe.app.parts import make_exclusive_recovery, make_recovery, make_rpc_server, make_worker
 from promptpipe.client import open_channel, v1
 from promptpipe.config import load_settings
 from promptpipe.net import listen
@@ -79,7 +79,10 @@ async def open_admin(folder: Path, wrap: Callable[[Store], Store] = lambda store
         target = f"127.0.0.1:{listener.getsockname()[1]}"
         async with open_components(settings) as components, trio.open_nursery() as nursery:
             components.store = wrap(components.store)
-            server = make_rpc_server(components, readiness, make_recovery(components), listener)
+            recovery = make_exclusive_recovery(
+                components, make_worker(components, readiness), make_recovery(components)
+            )
+            server = make_rpc_server(components, readiness, recovery, listener)
             await nursery.start(server.run)
             async with open_channel(target) as channel:
                 yield Admin(components, readiness, channel)

@@ -75,9 +75,10 @@ class PostgresTransaction(Transaction):
             yield
             await self._pipeline.sync()
         except Exception:
+            # Canceled in here, the whole transaction is rolled back.
             with suppress(Error):
-                await self._pipeline.sync()  # after an error nothing else is taken before this
-            await self._execute("ROLLBACK TO SAVEPOINT part", {})
+                await self._pipeline.sync()  # noqa: ASYNC120  after an error nothing else is taken before this
+            await self._execute("ROLLBACK TO SAVEPOINT part", {})  # noqa: ASYNC120
             raise
         await self._execute("RELEASE SAVEPOINT part", {})
 

@@ -5,26 +5,27 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
 
 from promptpipe.model.errors import SchemaError, StoreInUseError, StoreUnavailableError
-from promptpipe.storage.sqlite.migrations import migrate
+from promptpipe.storage.sqlite.migrations import find_missing, known_migrations, migrate
 from promptpipe.storage.sqlite.readers import ThreadReaders
 from promptpipe.storage.sqlite.transaction import SqliteTransaction, run_at_once
 from promptpipe.storage.sqlite.values import micros
 from promptpipe.storage.sqlite.writer import ThreadWriter, as_unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
     from pathlib import Path
 
     from promptpipe.model.ids import IdSource
     from promptpipe.model.leases import Work
     from promptpipe.ports.clock import Clock
+    from promptpipe.storage.migrations import Migration
     from promptpipe.storage.sqlite.readers import Readers
     from promptpipe.storage.sqlite.writer import Connect, Writer
     from promptpipe.storage.transactions.transaction import Transaction
@@ -90,6 +91,44 @@ def connect(path: Path, *, factory: type[sqlite3.Connection] = sqlite3.Connectio
     return connection
 
 
+async def migrate_sqlite(path: Path, clock: Clock) -> list[Migration]:
+    """Bring the schema of the database at *path* up to date and return what was applied; raise as `open_database`."""
+    return await trio.to_thread.run_sync(_migrate_alone, path, micros(clock.now()))
+
+
+async def check_sqlite_schema(path: Path) -> list[Migration]:
+    """Return the migrations that the database at *path* lacks, all if there is none; the file is only read.
+
+    Raise `SchemaError` when it is newer than this program or no database of ours.
+    """
+    return await trio.to_thread.run_sync(_check, path)
+
+
+def _migrate_alone(path: Path, now: int) -> list[Migration]:
+    lock = _lock(path)
+    try:
+        with _ours(path), closing(connect(path)) as connection:
+            return migrate(connection, now)
+    finally:
+        os.close(lock)
+
+
+def _check(path: Path) -> list[Migration]:
+    if not path.exists():
+        return known_migrations()
+    with _ours(path), closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+        return find_missing(connection)
+
+
+@contextmanager
+def _ours(path: Path) -> Iterator[None]:
+    """Raise SQLite's errors as ours."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        raise as_unavailable(error) or SchemaError(f"{path} is not a database of ours: {error}") from error
+
+
 @asynccontextmanager
 async def open_database(
     path: Path,
@@ -110,11 +149,8 @@ async def open_database(
         raise StoreUnavailableError(f"SQLite {wanted} or newer is needed; this is {sqlite3.sqlite_version}")
     lock = _lock(path)
     try:
-        try:
-            with closing(connect(path)) as connection:
-                migrate(connection, micros(clock.now()))
-        except sqlite3.DatabaseError as error:
-            raise as_unavailable(error) or SchemaError(f"{path} is not a database of ours: {error}") from error
+        with _ours(path), closing(connect(path)) as connection:
+            migrate(connection, micros(clock.now()))
         open_connection = partial(connect, path)
         database = SqliteDatabase(make_writer(open_connection), make_readers(open_connection), clock, ids, on_commit)
         try:

@@ -13,6 +13,11 @@ if TYPE_CHECKING:
 
     from promptpipe.storage.migrations import Migration
 
+_TABLE = """
+CREATE TABLE IF NOT EXISTS schema_migrations
+    (number INTEGER PRIMARY KEY, name TEXT NOT NULL, checksum TEXT NOT NULL, applied_at INTEGER NOT NULL) STRICT
+"""
+
 
 def known_migrations() -> list[Migration]:
     """Return the migrations of this program, in order."""
@@ -26,7 +31,8 @@ def migrate(connection: sqlite3.Connection, now: int, known: Sequence[Migration]
     """
     connection.execute("BEGIN IMMEDIATE")
     try:
-        missing = missing_migrations(_applied(connection), known_migrations() if known is None else known)
+        connection.execute(_TABLE)
+        missing = find_missing(connection, known)
         for migration in missing:
             for statement in _statements(migration.sql):
                 connection.execute(statement)
@@ -42,13 +48,13 @@ def migrate(connection: sqlite3.Connection, now: int, known: Sequence[Migration]
     return missing
 
 
-def _applied(connection: sqlite3.Connection) -> dict[int, tuple[str, str]]:
-    connection.execute(
-        "CREATE TABLE IF NOT EXISTS schema_migrations"
-        " (number INTEGER PRIMARY KEY, name TEXT NOT NULL, checksum TEXT NOT NULL, applied_at INTEGER NOT NULL) STRICT"
-    )
-    rows = connection.execute("SELECT number, name, checksum FROM schema_migrations ORDER BY number")
-    return {number: (name, checksum) for number, name, checksum in rows}
+def find_missing(connection: sqlite3.Connection, known: Sequence[Migration] | None = None) -> list[Migration]:
+    """Return the migrations that are yet to be applied, without changing anything; raise `SchemaError` as `migrate`."""
+    applied = {}
+    if connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'schema_migrations'").fetchone():
+        rows = connection.execute("SELECT number, name, checksum FROM schema_migrations")
+        applied = {number: (name, checksum) for number, name, checksum in rows}
+    return missing_migrations(applied, known_migrations() if known is None else known)
 
 
 def _statements(sql: str) -> Iterator[str]:
