@@ -12,7 +12,8 @@ import trio
 from promptpipe.config import PREFIX
 from promptpipe.storage.postgres import PostgresConfig, migrate_postgres
 from tests.support.database import DATABASE_CLOCK, EMPTY_EVERYTHING, PostgresTestDatabase, SqliteTestDatabase, running
-from tests.support.postgres import drop_database, new_database
+from tests.support.postgres import as_url, drop_database, new_database
+from tests.support.service import Home
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -64,3 +65,15 @@ async def db(closed_db: Database) -> AsyncIterator[Database]:
     """Give an empty store of each back end."""
     async with running(closed_db):
         yield closed_db
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def home(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Home]:
+    """Give a folder, and a database of each kind that nobody has used, for the product as a user runs it."""
+    if request.param == "sqlite":
+        yield Home.on_sqlite(tmp_path)
+        return
+    server_url = request.getfixturevalue("postgres_url")
+    url = new_database(server_url)
+    yield Home(tmp_path, as_url(url))
+    drop_database(server_url, url)

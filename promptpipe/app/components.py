@@ -15,7 +15,6 @@ from promptpipe.model.messages import InDoubtPolicy, InDoubtRules
 from promptpipe.runtime.clock import SystemClock
 from promptpipe.runtime.wakeups import Wakeups
 from promptpipe.services.jobs import NOOP, noop
-from promptpipe.storage.postgres import PostgresConfig, check_schema, migrate_postgres, open_postgres_store
 from promptpipe.storage.sqlite import check_sqlite_schema, migrate_sqlite, open_sqlite_store
 
 if TYPE_CHECKING:
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from promptpipe.recovery import Recoverable
     from promptpipe.runtime.job_runner import JobHandler
     from promptpipe.storage.migrations import Migration
+    from promptpipe.storage.postgres import PostgresConfig
 
 
 @dataclass(slots=True, kw_only=True)
@@ -88,7 +88,9 @@ def _open_store(
     path = settings.sqlite_path
     if path is not None:
         return open_sqlite_store(path, clock=clock, ids=new_id, worker=worker, rules=rules, on_commit=wakeups)
-    return open_postgres_store(
+    from promptpipe.storage import postgres  # noqa: PLC0415  on a file the service starts faster without it
+
+    return postgres.open_postgres_store(
         _postgres_config(settings),
         ids=new_id,
         worker=worker,
@@ -100,17 +102,27 @@ def _open_store(
 async def apply_migrations(settings: Settings) -> Sequence[Migration]:
     """Bring the schema up to date and return the migrations applied."""
     path = settings.sqlite_path
-    return await (migrate_postgres(_postgres_config(settings)) if path is None else migrate_sqlite(path, SystemClock()))
+    if path is not None:
+        return await migrate_sqlite(path, SystemClock())
+    from promptpipe.storage import postgres  # noqa: PLC0415
+
+    return await postgres.migrate_postgres(_postgres_config(settings))
 
 
 async def find_migrations(settings: Settings) -> Sequence[Migration]:
     """Return the migrations that are yet to be applied, and change nothing."""
     path = settings.sqlite_path
-    return await (check_schema(_postgres_config(settings)) if path is None else check_sqlite_schema(path))
+    if path is not None:
+        return await check_sqlite_schema(path)
+    from promptpipe.storage import postgres  # noqa: PLC0415
+
+    return await postgres.check_schema(_postgres_config(settings))
 
 
 def _postgres_config(settings: Settings) -> PostgresConfig:
-    return PostgresConfig(
+    from promptpipe.storage import postgres  # noqa: PLC0415
+
+    return postgres.PostgresConfig(
         url=settings.database_url,
         pool_size=settings.postgres.pool_size,
         timeout=settings.postgres.timeout,

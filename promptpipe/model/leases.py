@@ -71,3 +71,11 @@ class Extension:
 
     lost: frozenset[Lease] = field(default_factory=frozenset)
     cancel_requested: frozenset[Lease] = field(default_factory=frozenset)
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """A process that works on the database: which one, and how many signs of life it has given."""
+
+    process: str
+    beats: int

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from promptpipe.model.ids import EventId, JobId, MessageId, ParticipantId, WorkerId
     from promptpipe.model.inbound import Enrollment, InboundBatch, IngestReport
     from promptpipe.model.jobs import Ending, Job, LeasedJob, NewJob
-    from promptpipe.model.leases import Claim, Claimed, Extension, Lease
+    from promptpipe.model.leases import Claim, Claimed, Extension, Instance, Lease
     from promptpipe.model.listing import JobFilter, MessageFilter, Page, PageRequest
     from promptpipe.model.messages import NewMessage, OutboxMessage, Resolution, SendOrder, Settlement
     from promptpipe.model.participants import Address, Participant, ParticipantStatus, Profile
@@ -219,8 +219,8 @@ class LeaseStore(Protocol):
 class InstanceStore(Protocol):
     """The processes that work on this database."""
 
-    async def beat(self, worker: WorkerId, *, ready: bool) -> Mapping[WorkerId, int]:
-        """Give a sign that *worker* lives, and whether it takes webhooks; return how many signs each other gave."""
+    async def beat(self, worker: WorkerId, process: str, *, ready: bool) -> Mapping[WorkerId, Instance]:
+        """Give a sign that *worker* lives, in *process*, and whether it takes webhooks; return all others."""
         ...
 
     async def bury(self, worker: WorkerId, beats: int) -> bool:

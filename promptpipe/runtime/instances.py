@@ -9,11 +9,13 @@ import structlog
 import trio
 
 from promptpipe.model.errors import StoreUnavailableError
+from promptpipe.runtime.processes import has_ended, this_process
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from promptpipe.model.ids import WorkerId
+    from promptpipe.model.leases import Instance
     from promptpipe.ports.store import InstanceStore
     from promptpipe.runtime.worker import Worker
 
@@ -36,23 +38,31 @@ class _Seen:
 
 
 class Observer:
-    """Tells the dead from those who cannot be seen. Instants are of a clock that counts suspension."""
+    """Tells the dead from those who cannot be seen. Instants are of a clock that counts suspension.
 
-    def __init__(self) -> None:
+    *has_ended* tells of a process, by its name, whether it has ended for certain.
+    """
+
+    def __init__(self, has_ended: Callable[[str], bool]) -> None:
+        self._has_ended = has_ended
         self._seen: dict[WorkerId, _Seen] = {}
         self._last: float | None = None
 
-    def observe(self, now: float, beats: Mapping[WorkerId, int]) -> list[WorkerId]:
+    def observe(self, now: float, others: Mapping[WorkerId, Instance]) -> list[WorkerId]:
         """Take note of everybody's count of signs; return who is dead."""
         if self._last is None or now - self._last > CONTACT_SECONDS:
             self._seen.clear()
         self._last = now
-        for worker in set(self._seen) - set(beats):
+        for worker in set(self._seen) - set(others):
             del self._seen[worker]
-        for worker, count in beats.items():
-            if worker not in self._seen or self._seen[worker].beats != count:
-                self._seen[worker] = _Seen(count, now)
-        return [worker for worker, seen in self._seen.items() if now - seen.since >= DEAD_SECONDS]
+        for worker, other in others.items():
+            if worker not in self._seen or self._seen[worker].beats != other.beats:
+                self._seen[worker] = _Seen(other.beats, now)
+        return [
+            worker
+            for worker, other in others.items()
+            if now - self._seen[worker].since >= DEAD_SECONDS or self._has_ended(other.process)
+        ]
 
     def lose_contact(self) -> None:
         """Note that the database could not be reached: nobody is judged by what could not be seen."""
@@ -76,30 +86,28 @@ class InstanceWatch:
         self._worker = worker
         self._ready = ready
         self._take_over = take_over
-        self._observer = Observer()
+        self._process = this_process()
+        self._observer = Observer(has_ended)
         self._somebody_died = False
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Beat and watch until canceled; started once this process is among the instances."""
-        await self._worker.persistence.until_committed(self._beat)
+        """Beat and watch until canceled; started once this process is among the instances, and the dead are not."""
+        await self._worker.persistence.until_committed(self._watch)
         task_status.started()
         while True:
             await trio.sleep(BEAT_SECONDS)
             try:
                 await self._watch()
+                if self._somebody_died:
+                    await self._take_over()
+                    self._somebody_died = False
             except StoreUnavailableError as error:
                 self._observer.lose_contact()
                 self._worker.persistence.failed(error)
 
-    async def _beat(self) -> Mapping[WorkerId, int]:
-        return await self._store.beat(self._worker.id, ready=self._ready())
-
     async def _watch(self) -> None:
-        beats = await self._beat()
-        for dead in self._observer.observe(self._worker.clock.boottime(), beats):
-            if await self._store.bury(dead, beats[dead]):
+        others = await self._store.beat(self._worker.id, self._process, ready=self._ready())
+        for dead in self._observer.observe(self._worker.clock.boottime(), others):
+            if await self._store.bury(dead, others[dead].beats):
                 log.warning("an instance has died; its work goes on here and elsewhere", instance=dead)
                 self._somebody_died = True
-        if self._somebody_died:
-            await self._take_over()
-            self._somebody_died = False

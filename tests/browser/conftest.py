@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import ConsoleMessage, Error, expect, sync_playwright
 
 from tests.browser.product import Product, Simulator
-from tests.support.service import Service, free_port
+from tests.support.service import Home, Service, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,7 +37,7 @@ expect.set_options(timeout=20_000)
 @pytest.fixture
 def product(tmp_path: Path) -> Iterator[Product]:
     """Give the product with its simulator running; the service is a process, and the test's to start."""
-    service = Service(tmp_path, free_port())
+    service = Service(Home.on_sqlite(tmp_path), free_port())
     simulator = Simulator(service.simulator_port, f"{service.url}/webhooks/whatsapp")
     simulator.start()
     with httpx2.Client(base_url=f"http://127.0.0.1:{simulator.port}") as client:

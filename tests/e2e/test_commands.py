@@ -15,7 +15,7 @@ import pytest
 from promptpipe.storage.sqlite.migrations import known_migrations
 from tests.support.eventually import eventually
 from tests.support.script import INTAKE, OPENING
-from tests.support.service import Service, free_port, open_service
+from tests.support.service import Home, Service, free_port, open_service
 
 pytestmark = pytest.mark.slow
 
@@ -24,7 +24,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 def run(folder: Path, *arguments: str, stdin: str | None = None, **settings: str) -> subprocess.CompletedProcess[str]:
     """Run a command to its end, with these settings and no others."""
-    service = Service(folder, free_port(), settings)
+    service = Service(Home.on_sqlite(folder), free_port(), settings)
     return subprocess.run(
         [sys.executable, "-m", "promptpipe", *arguments],
         env=service.environment(),
@@ -85,7 +85,7 @@ def test_wrong_usage_is_exit_2(tmp_path: Path) -> None:
 
 async def test_second_process_on_the_same_file_is_refused(tmp_path: Path) -> None:
     """It says who has it, and the first one goes on."""
-    async with open_service(tmp_path) as (service, _):
+    async with open_service(Home.on_sqlite(tmp_path)) as (service, _):
         service.start()
         await service.wait_ready()
         assert service.process is not None
@@ -98,7 +98,7 @@ async def test_second_process_on_the_same_file_is_refused(tmp_path: Path) -> Non
 
 async def test_busy_port_is_said_plainly(tmp_path: Path) -> None:
     """Which address, and which setting."""
-    async with open_service(tmp_path) as (service, _):
+    async with open_service(Home.on_sqlite(tmp_path)) as (service, _):
         service.start()
         await service.wait_ready()
         ended = run(tmp_path, "serve", HTTP_BIND=f"127.0.0.1:{service.port}", DATABASE_URL=f"sqlite:///{tmp_path}/b.db")
@@ -115,7 +115,7 @@ def test_simulator_stays_on_loopback(tmp_path: Path) -> None:
 
 async def test_service_logs_json_when_told(tmp_path: Path) -> None:
     """One object a line, from the first entry to the last."""
-    async with open_service(tmp_path, LOG_FORMAT="json") as (service, _):
+    async with open_service(Home.on_sqlite(tmp_path), LOG_FORMAT="json") as (service, _):
         service.start()
         await service.wait_ready()
         await service.stop()
@@ -126,7 +126,7 @@ async def test_service_logs_json_when_told(tmp_path: Path) -> None:
 
 async def test_chat_is_a_phone_in_the_terminal(tmp_path: Path) -> None:
     """Lines typed are sent, what arrives is shown."""
-    async with open_service(tmp_path) as (service, stand_in):
+    async with open_service(Home.on_sqlite(tmp_path)) as (service, stand_in):
         service.start()
         await service.wait_ready()
         command = [sys.executable, "-m", "promptpipe", "simulator", "chat", "--name", "Ada"]
@@ -162,7 +162,7 @@ class MakeRun:
     """`make run`, as a person starts it."""
 
     def __init__(self, folder: Path) -> None:
-        self.service = Service(folder, free_port())
+        self.service = Service(Home.on_sqlite(folder), free_port())
         self.folder = folder
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -203,7 +203,7 @@ class MakeRun:
         found = {}
         for process in (entry for entry in Path("/proc").iterdir() if entry.name.isdecimal()):
             try:
-                ours = str(self.service.database).encode() in (process / "environ").read_bytes()
+                ours = self.service.home.database_url.encode() in (process / "environ").read_bytes()
                 words = (process / "cmdline").read_bytes().split(b"\0")
             except OSError:
                 continue  # it has ended meanwhile, or is none of ours to look at

@@ -19,16 +19,16 @@ from tests.support.script import TRANSCRIPT, converse
 from tests.support.service import open_service
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from tests.support.service import Home
 
 pytestmark = pytest.mark.slow
 
 ALWAYS, OFTEN = 1.0, 0.4
 
 
-async def test_conversation_is_had_once_each_in_order(tmp_path: Path) -> None:
+async def test_conversation_is_had_once_each_in_order(home: Home) -> None:
     """Greeting, intake, prompt, reminder, success: as the script has it, every message sent once."""
-    async with open_service(tmp_path, DAILY_PROMPT_REMINDER_DELAY="0.5") as (service, stand_in):
+    async with open_service(home, DAILY_PROMPT_REMINDER_DELAY="0.5") as (service, stand_in):
         phone = stand_in.world.phone("+16505551234", "Ada")
         service.start()
         await converse(stand_in, phone)
@@ -56,10 +56,10 @@ FOUL_WEATHER = {
 
 
 @pytest.mark.parametrize("weather", FOUL_WEATHER)
-async def test_weather_changes_nothing_that_a_participant_could_notice(tmp_path: Path, weather: str) -> None:
+async def test_weather_changes_nothing_that_a_participant_could_notice(home: Home, weather: str) -> None:
     """Answers get lost, webhooks come twice and in any order, Meta refuses for a while: the phone shows the same."""
     settings = {"DAILY_PROMPT_REMINDER_DELAY": "1", "IN_DOUBT_WAIT": "60"}
-    async with open_service(tmp_path, **settings) as (service, stand_in):
+    async with open_service(home, **settings) as (service, stand_in):
         stand_in.faults = FOUL_WEATHER[weather].model_copy(deep=True)
         phone = stand_in.world.phone("+16505551234", "Ada")
         service.start()
@@ -69,9 +69,9 @@ async def test_weather_changes_nothing_that_a_participant_could_notice(tmp_path:
         assert len(accepted) == sum(who == "service" for who, _ in TRANSCRIPT)
 
 
-async def test_same_webhook_from_ten_connections_is_one_event(tmp_path: Path) -> None:
+async def test_same_webhook_from_ten_connections_is_one_event(home: Home) -> None:
     """Fifty posts of it, all acknowledged, one answer."""
-    async with open_service(tmp_path) as (service, stand_in):
+    async with open_service(home) as (service, stand_in):
         service.start(root("--echo"))
         await service.wait_ready()
         statuses: list[int] = []
@@ -91,9 +91,9 @@ async def test_same_webhook_from_ten_connections_is_one_event(tmp_path: Path) ->
         assert stand_in.world.phone("+16505551234").transcript() == [("service", "echo: hello")]
 
 
-async def test_fifty_messages_at_once_are_answered_in_order_one_at_a_time(tmp_path: Path) -> None:
+async def test_fifty_messages_at_once_are_answered_in_order_one_at_a_time(home: Home) -> None:
     """In the order in which they were committed, whichever connection brought them."""
-    async with open_service(tmp_path) as (service, stand_in):
+    async with open_service(home) as (service, stand_in):
         service.start(root("--echo"))
         await service.wait_ready()
         async with httpx2.AsyncClient() as client, trio.open_nursery() as nursery:
@@ -107,4 +107,4 @@ async def test_fifty_messages_at_once_are_answered_in_order_one_at_a_time(tmp_pa
         assert json.loads(str(data))["heard"] == committed
         await eventually(lambda: left_over(service) == dict.fromkeys(NOTHING_LEFT, 0))
         sent = service.rows("SELECT started_at, ended_at FROM outbox_attempts ORDER BY started_at")
-        assert all(earlier[1] <= later[0] for earlier, later in itertools.pairwise(sent))  # type: ignore[operator]
+        assert all(earlier[1] <= later[0] for earlier, later in itertools.pairwise(sent))

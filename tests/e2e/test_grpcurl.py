@@ -15,7 +15,7 @@ import pytest
 import trio
 
 from tests.support.eventually import eventually
-from tests.support.service import open_service
+from tests.support.service import Home, open_service
 
 if TYPE_CHECKING:
     from tests.support.service import Service
@@ -56,7 +56,7 @@ async def grpcurl(service: Service, method: str, request: dict[str, Any] | None 
 
 async def test_session_of_the_readme(tmp_path: Path) -> None:
     """Every command of it does what the text around it says, in its order."""
-    async with open_service(tmp_path) as (service, stand_in):
+    async with open_service(Home.on_sqlite(tmp_path)) as (service, stand_in):
         service.start()
         await service.wait_ready()
         said: dict[str, list[subprocess.CompletedProcess[str]]] = {}
@@ -100,7 +100,7 @@ async def test_session_of_the_readme(tmp_path: Path) -> None:
 
 async def test_job_lists_are_paged_by_token(tmp_path: Path) -> None:
     """The pages of a list, fetched as an operator does it, hold every job once."""
-    async with open_service(tmp_path) as (service, _):
+    async with open_service(Home.on_sqlite(tmp_path)) as (service, _):
         service.start()
         await service.wait_ready()
         ids = []
@@ -118,7 +118,7 @@ async def test_job_lists_are_paged_by_token(tmp_path: Path) -> None:
 
 async def test_wrong_token_is_refused(tmp_path: Path) -> None:
     """No token, a wrong one: UNAUTHENTICATED, for reflection too; the right one is let in, and is in no log."""
-    async with open_service(tmp_path, ADMIN_TOKEN=TOKEN) as (service, _):
+    async with open_service(Home.on_sqlite(tmp_path), ADMIN_TOKEN=TOKEN) as (service, _):
         service.start()
         await service.wait_ready()
         for header in ([], ["-H", "authorization: Bearer wrong"], ["-H", f"authorization: Basic {TOKEN}"]):
@@ -136,7 +136,7 @@ async def test_wrong_token_is_refused(tmp_path: Path) -> None:
 
 async def test_job_enqueued_over_grpc_runs(tmp_path: Path) -> None:
     """The runner is woken: nobody waits for a poll."""
-    async with open_service(tmp_path) as (service, _):
+    async with open_service(Home.on_sqlite(tmp_path)) as (service, _):
         service.start()
         await service.wait_ready()
         job_id = (await grpcurl(service, "JobService/EnqueueJob", {"kind": "noop"}))["job"]["id"]
@@ -147,7 +147,7 @@ async def test_job_enqueued_over_grpc_runs(tmp_path: Path) -> None:
 
 async def test_admin_commands_fail_in_one_line(tmp_path: Path) -> None:
     """Exit code 1 for what the service says, 2 for what the operator typed."""
-    async with open_service(tmp_path) as (service, _):
+    async with open_service(Home.on_sqlite(tmp_path)) as (service, _):
         command = ".venv/bin/promptpipe"
         nobody = await run(service, [command, "jobs", "list"])
         assert (nobody.returncode, nobody.stderr.count("\n")) == (1, 1)

@@ -11,7 +11,7 @@ import pytest
 import trio
 import trustme
 
-from tests.support.service import SERVE, Service, open_service
+from tests.support.service import SERVE, Home, Service, open_service
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,7 +41,7 @@ async def test_operators_and_service_know_each_other_by_certificate(tmp_path: Pa
     tls = {"CERT_FILE": files["cert"], "KEY_FILE": files["key"], "CLIENT_CA_FILE": files["ca"]}
     settings = {f"GRPC_TLS__{name}": str(file) for name, file in tls.items()}
     known = {"CLIENT__CA_FILE": str(files["ca"]), "CLIENT__CERT_FILE": str(files["client"])}
-    async with open_service(tmp_path, **settings) as (service, _):
+    async with open_service(Home.on_sqlite(tmp_path), **settings) as (service, _):
         service.start()
         await service.wait_ready()
         welcome = await list_jobs(service, **known)
@@ -61,7 +61,7 @@ async def test_files_that_are_no_certificates_stop_the_start(tmp_path: Path) -> 
     nonsense = tmp_path / "nonsense.pem"
     nonsense.write_text("nothing of the kind")
     settings = {"GRPC_TLS__CERT_FILE": str(nonsense), "GRPC_TLS__KEY_FILE": str(nonsense)}
-    async with open_service(tmp_path, **settings) as (service, _):
+    async with open_service(Home.on_sqlite(tmp_path), **settings) as (service, _):
         service.start(SERVE)
         assert await service.wait_ended() == 2
         assert "PROMPTPIPE_GRPC_TLS__" in service.log()

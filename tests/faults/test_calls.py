@@ -13,11 +13,10 @@ from grpclib.exceptions import GRPCError
 from promptpipe.client import open_channel, v1
 from tests.faults.support import NOTHING_LEFT, left_over, root
 from tests.support.eventually import eventually
-from tests.support.service import Service, open_service
+from tests.support.service import Home, Service, open_service
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
-    from pathlib import Path
 
     from grpclib.client import Channel
 
@@ -45,9 +44,9 @@ async def ask_in_vain(service: Service, point: str, ask: Callable[[Channel], Awa
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
-async def test_person_is_enrolled_and_greeted_once(tmp_path: Path, moment: str) -> None:
+async def test_person_is_enrolled_and_greeted_once(home: Home, moment: str) -> None:
     """Whoever asks again is told that it has happened, if it has."""
-    async with open_service(tmp_path) as (service, stand_in):
+    async with open_service(home) as (service, stand_in):
         request = v1.EnrollParticipantRequest(phone_number=GRACE, name="Grace")
 
         async def enroll(channel: Channel) -> object:
@@ -66,9 +65,9 @@ async def test_person_is_enrolled_and_greeted_once(tmp_path: Path, moment: str) 
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
-async def test_message_with_a_key_is_sent_once(tmp_path: Path, moment: str) -> None:
+async def test_message_with_a_key_is_sent_once(home: Home, moment: str) -> None:
     """The same key finds the message that the dead process has enqueued."""
-    async with open_service(tmp_path) as (service, stand_in):
+    async with open_service(home) as (service, stand_in):
         async with running(service) as channel:
             enroll = v1.EnrollParticipantRequest(phone_number=GRACE)
             await v1.ParticipantServiceStub(channel).enroll_participant(enroll)

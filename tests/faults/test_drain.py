@@ -17,10 +17,8 @@ from tests.support.script import TRANSCRIPT, converse
 from tests.support.service import open_service
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from promptpipe.simulator.meta_stand_in import MetaStandIn
-    from tests.support.service import Service
+    from tests.support.service import Home, Service
 
 pytestmark = pytest.mark.slow
 
@@ -61,9 +59,9 @@ def check_answers(load: Load, stand_in: MetaStandIn) -> None:
     assert transcripts == [expected] * load.people
 
 
-async def test_sigterm_under_load_ends_in_time_and_leaves_nothing_leased(tmp_path: Path) -> None:
+async def test_sigterm_under_load_ends_in_time_and_leaves_nothing_leased(home: Home) -> None:
     """Exit 0 within the grace; the next start goes on where this one stopped, with nothing to repair."""
-    async with open_service(tmp_path, SHUTDOWN_GRACE=str(GRACE)) as (service, stand_in):
+    async with open_service(home, SHUTDOWN_GRACE=str(GRACE)) as (service, stand_in):
         stand_in.faults.latency = 0.2
         load = Load(service, people=20, each=20)
         async with trio.open_nursery() as nursery:
@@ -83,9 +81,9 @@ async def test_sigterm_under_load_ends_in_time_and_leaves_nothing_leased(tmp_pat
         check_answers(load, stand_in)
 
 
-async def test_second_signal_ends_at_once(tmp_path: Path) -> None:
+async def test_second_signal_ends_at_once(home: Home) -> None:
     """Whatever it was waiting for."""
-    async with open_service(tmp_path, SHUTDOWN_GRACE="60") as (service, stand_in):
+    async with open_service(home, SHUTDOWN_GRACE="60") as (service, stand_in):
         stand_in.faults.latency = 30.0
         service.start(root("--echo"))
         await service.wait_ready()
@@ -118,7 +116,7 @@ THROWN = [
 
 
 @pytest.mark.parametrize("point", THROWN)
-async def test_unexpected_exception_ends_the_process_and_loses_nothing(tmp_path: Path, point: str) -> None:
+async def test_unexpected_exception_ends_the_process_and_loses_nothing(home: Home, point: str) -> None:
     """Non-zero, at once, with the reason in the log; the restart goes on as if nothing had been."""
     settings = {
         "DAILY_PROMPT_REMINDER_DELAY": "0.5",
@@ -126,7 +124,7 @@ async def test_unexpected_exception_ends_the_process_and_loses_nothing(tmp_path:
         "WHATSAPP__SEND_TIMEOUT": "0.5",
         "LEASE": "1",
     }
-    async with open_service(tmp_path, **settings) as (service, stand_in):
+    async with open_service(home, **settings) as (service, stand_in):
         phone = stand_in.world.phone("+16505551234", "Ada")
         if "extend" in point:
             stand_in.faults.latency = 0.4  # so that a lease is held when it is time to extend it

@@ -17,12 +17,18 @@ from tests.support.service import open_service
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from promptpipe.simulator.meta_stand_in import MetaStandIn
-    from tests.support.service import Service
+    from tests.support.service import Home, Service
 
 pytestmark = pytest.mark.slow
+
+SETTINGS = {
+    "DAILY_PROMPT_REMINDER_DELAY": "0.5",
+    # On PostgreSQL a doubt begins when the dead sender's lease and its last request surely are over.
+    "LEASE": "3",
+    "WHATSAPP__SEND_TIMEOUT": "1",
+}
 
 REPLIES = sum(who == "service" for who, _ in TRANSCRIPT)
 
@@ -88,38 +94,38 @@ async def hold_conversation(service: Service, stand_in: MetaStandIn, points: Seq
 
 
 @pytest.mark.parametrize("point", BEFORE_THE_REQUEST)
-async def test_killed_before_the_request_or_after_its_record(tmp_path: Path, point: str) -> None:
+async def test_killed_before_the_request_or_after_its_record(home: Home, point: str) -> None:
     """No message is lost, none is processed twice, none is sent twice."""
-    settings = {"DAILY_PROMPT_REMINDER_DELAY": "0.5", "IN_DOUBT_WAIT": "0.5"}
-    async with open_service(tmp_path, **settings) as (service, stand_in):
+    settings = SETTINGS | {"IN_DOUBT_WAIT": "0.5"}
+    async with open_service(home, **settings) as (service, stand_in):
         await hold_conversation(service, stand_in, [point])
         assert len(stand_in.world.requests) == REPLIES
 
 
 @pytest.mark.parametrize("point", BETWEEN_SEND_AND_RECORD)
-async def test_killed_between_a_send_and_its_record(tmp_path: Path, point: str) -> None:
+async def test_killed_between_a_send_and_its_record(home: Home, point: str) -> None:
     """The message is in doubt, and its status settles it: it is sent once, though nobody had noted that it was."""
-    settings = {"DAILY_PROMPT_REMINDER_DELAY": "0.5", "IN_DOUBT_WAIT": "60"}
-    async with open_service(tmp_path, **settings) as (service, stand_in):
+    settings = SETTINGS | {"IN_DOUBT_WAIT": "60"}
+    async with open_service(home, **settings) as (service, stand_in):
         await hold_conversation(service, stand_in, [point])
         assert len(stand_in.world.requests) == REPLIES
         assert service.rows("SELECT max(n) FROM outbox_attempts") == [(1,)]
 
 
 @pytest.mark.parametrize("point", IN_RECOVERY)
-async def test_killed_during_recovery_from_being_killed(tmp_path: Path, point: str) -> None:
+async def test_killed_during_recovery_from_being_killed(home: Home, point: str) -> None:
     """Whatever recovery had done when it died, the next one brings everything back."""
-    settings = {"DAILY_PROMPT_REMINDER_DELAY": "0.5", "IN_DOUBT_WAIT": "60"}
-    async with open_service(tmp_path, **settings) as (service, stand_in):
+    settings = SETTINGS | {"IN_DOUBT_WAIT": "60"}
+    async with open_service(home, **settings) as (service, stand_in):
         await hold_conversation(service, stand_in, ["channel.send:after:3", point, point])
         assert len(stand_in.world.requests) == REPLIES
 
 
 @pytest.mark.parametrize("point", ["store.leases.give_back:before:1", "store.leases.give_back:after:1"])
-async def test_killed_during_the_drain(tmp_path: Path, point: str) -> None:
+async def test_killed_during_the_drain(home: Home, point: str) -> None:
     """A process that was asked to stop, and died before it had, leaves nothing that the next start does not mend."""
-    settings = {"DAILY_PROMPT_REMINDER_DELAY": "0.5", "IN_DOUBT_WAIT": "60", "SHUTDOWN_GRACE": "0"}
-    async with open_service(tmp_path, **settings) as (service, stand_in):
+    settings = SETTINGS | {"IN_DOUBT_WAIT": "60", "SHUTDOWN_GRACE": "0"}
+    async with open_service(home, **settings) as (service, stand_in):
         phone = stand_in.world.phone("+16505551234", "Ada")
         stand_in.faults.latency = 0.3  # so that the drain finds a request on its way
         async with trio.open_nursery() as nursery:
@@ -135,11 +141,11 @@ async def test_killed_during_the_drain(tmp_path: Path, point: str) -> None:
 
 
 @pytest.mark.timeout(180)
-async def test_killed_at_random_under_load(tmp_path: Path) -> None:
+async def test_killed_at_random_under_load(home: Home) -> None:
     """Twelve conversations at once, ten deaths at moments nobody chose: each ends as if there had been none."""
     chance = random.Random(20260301)
-    settings = {"DAILY_PROMPT_REMINDER_DELAY": "2", "IN_DOUBT_WAIT": "10"}
-    async with open_service(tmp_path, **settings) as (service, stand_in):
+    settings = SETTINGS | {"DAILY_PROMPT_REMINDER_DELAY": "2", "IN_DOUBT_WAIT": "10"}
+    async with open_service(home, **settings) as (service, stand_in):
         phones = [stand_in.world.phone(f"+1650555{number:04}", "Ada") for number in range(12)]
         stand_in.faults.latency = 0.05
         async with trio.open_nursery() as nursery:

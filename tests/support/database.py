@@ -16,6 +16,7 @@ from promptpipe.model.messages import InDoubtRules
 from promptpipe.storage.postgres import PostgresConfig, open_postgres_store
 from promptpipe.storage.sqlite import open_sqlite_store
 from tests.support.clock import ManualClock
+from tests.support.sql import as_psycopg
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection
@@ -154,10 +155,10 @@ class PostgresTestDatabase(Database):
         )
 
     def rows(self, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
-        return self._connection.execute(_as_psycopg(sql), parameters).fetchall()
+        return self._connection.execute(as_psycopg(sql), parameters).fetchall()
 
     def change(self, sql: str, *parameters: object) -> None:
-        self._connection.execute(_as_psycopg(sql), parameters)
+        self._connection.execute(as_psycopg(sql), parameters)
 
     async def dispose(self) -> None:
         await super().dispose()
@@ -165,11 +166,6 @@ class PostgresTestDatabase(Database):
 
     def _set_clock(self) -> None:
         self.change("UPDATE test_clock SET instant = ?", self.clock.now())
-
-
-def _as_psycopg(sql: str) -> bytes:
-    """Return a query with its values as psycopg has them; as bytes it need not be a literal."""
-    return sql.replace("%", "%%").replace("?", "%s").encode()
 
 
 @asynccontextmanager

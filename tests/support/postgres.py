@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 from uuid import uuid4
 
 import psycopg
@@ -205,6 +206,13 @@ def new_database(url: str, *, template: str | None = None) -> str:
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(query)
     return make_conninfo(url, dbname=name)
+
+
+def as_url(conninfo: str) -> str:
+    """Return libpq's parameters as a URL, which is what a setting takes."""
+    known = psycopg.conninfo.conninfo_to_dict(conninfo)
+    who = quote(str(known["user"])) + (f":{quote(str(known['password']))}" if "password" in known else "")
+    return f"postgresql://{who}@{known['host']}:{known['port']}/{known['dbname']}"
 
 
 def name_of(url: str) -> str:

@@ -10,9 +10,10 @@ import subprocess
 import sys
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx2
+import psycopg
 import trio
 
 from promptpipe.channels.whatsapp import signature
@@ -22,10 +23,12 @@ from promptpipe.simulator.app import make_simulator_app
 from promptpipe.simulator.server import open_stand_in
 from promptpipe.web.server import HttpServer
 from tests.support.eventually import eventually
+from tests.support.sql import as_psycopg
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
+    from typing import Self
 
     from promptpipe.simulator.meta_stand_in import MetaStandIn
 
@@ -40,11 +43,33 @@ def free_port() -> int:
         return port
 
 
+@dataclass(frozen=True)
+class Home:
+    """A folder of its own, and a database: in that folder, or on a server."""
+
+    folder: Path
+    database_url: str
+
+    @classmethod
+    def on_sqlite(cls, folder: Path) -> Self:
+        """Give a home whose database is a file in its folder."""
+        return cls(folder, f"sqlite:///{folder / 'promptpipe.db'}")
+
+    def rows(self, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
+        """Return what a query (values as `?`) finds in the database."""
+        path = self.database_url.removeprefix("sqlite:///")
+        if path != self.database_url:
+            with closing(sqlite3.connect(path)) as file:
+                return file.execute(sql, parameters).fetchall()
+        with psycopg.connect(self.database_url) as connection:
+            return connection.execute(as_psycopg(sql), parameters).fetchall()
+
+
 @dataclass
 class Service:
     """A service process, to be started, killed and started again on the same database."""
 
-    folder: Path
+    home: Home
     simulator_port: int
     settings: dict[str, str] = field(default_factory=dict)
     port: int = field(default_factory=free_port)
@@ -56,14 +81,14 @@ class Service:
         return f"http://127.0.0.1:{self.port}"
 
     @property
-    def database(self) -> Path:
-        return self.folder / "promptpipe.db"
+    def folder(self) -> Path:
+        return self.home.folder
 
     def environment(self, **more: str) -> dict[str, str]:
         """Return an environment that holds these settings and no others."""
         clean = {name: value for name, value in os.environ.items() if not name.startswith("PROMPTPIPE_")}
         ours = {
-            "DATABASE_URL": f"sqlite:///{self.database}",
+            "DATABASE_URL": self.home.database_url,
             "HTTP_BIND": f"127.0.0.1:{self.port}",
             "GRPC_BIND": f"127.0.0.1:{self.grpc_port}",
             "SIMULATOR_BIND": f"127.0.0.1:{self.simulator_port}",
@@ -115,10 +140,9 @@ class Service:
         self.signal(signal.SIGTERM)
         return await self.wait_ended()
 
-    def rows(self, sql: str, *parameters: object) -> list[tuple[object, ...]]:
+    def rows(self, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
         """Return what a query finds in the service's database."""
-        with closing(sqlite3.connect(self.database)) as connection:
-            return connection.execute(sql, parameters).fetchall()
+        return self.home.rows(sql, *parameters)
 
     def log(self) -> str:
         """Return what the processes have logged."""
@@ -138,10 +162,10 @@ class Service:
 
 
 @asynccontextmanager
-async def open_service(folder: Path, **settings: str) -> AsyncIterator[tuple[Service, MetaStandIn]]:
+async def open_service(home: Home, **settings: str) -> AsyncIterator[tuple[Service, MetaStandIn]]:
     """Give a service that is not started yet, and Meta's stand-in, which is."""
     simulator_port = free_port()
-    service = Service(folder, simulator_port, settings)
+    service = Service(home, simulator_port, settings)
     listener = listen("127.0.0.1", simulator_port, "simulator")
     try:
         async with (

@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from promptpipe.model.ids import WorkerId
-from promptpipe.model.leases import Extension, Lease, Work
+from promptpipe.model.leases import Extension, Instance, Lease, Work
 from promptpipe.storage.transactions import lanes, mailbox_events, messages
 from promptpipe.storage.transactions.values import span
 
@@ -41,9 +41,9 @@ class InstanceTransactions:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def beat(self, worker: WorkerId, *, ready: bool) -> Mapping[WorkerId, int]:
+    async def beat(self, worker: WorkerId, process: str, *, ready: bool) -> Mapping[WorkerId, Instance]:
         """See `InstanceStore.beat`."""
-        return await self._database.write(partial(_beat, worker=worker, ready=ready))
+        return await self._database.write(partial(_beat, worker=worker, process=process, ready=ready))
 
     async def bury(self, worker: WorkerId, beats: int) -> bool:
         """See `InstanceStore.bury`."""
@@ -97,9 +97,10 @@ async def _give_back(tx: Transaction, worker: WorkerId, rules: InDoubtRules) -> 
     return len(held_lanes) + len(jobs)
 
 
-async def _beat(tx: Transaction, worker: WorkerId, *, ready: bool) -> Mapping[WorkerId, int]:
-    await tx.run("beat", worker=worker, ready=ready)
-    return {WorkerId(row["worker"]): row["beats"] for row in await tx.all("other_instances", me=worker)}
+async def _beat(tx: Transaction, worker: WorkerId, process: str, *, ready: bool) -> Mapping[WorkerId, Instance]:
+    await tx.run("beat", worker=worker, process=process, ready=ready)
+    others = await tx.all("other_instances", me=worker)
+    return {WorkerId(row["worker"]): Instance(row["process"], row["beats"]) for row in others}
 
 
 async def _bury(tx: Transaction, worker: WorkerId, beats: int) -> bool:

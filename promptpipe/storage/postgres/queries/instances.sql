@@ -1,9 +1,10 @@
 -- name: beat
-INSERT INTO instances (worker, beats, ready, started_at, beat_at) VALUES (:worker, 1, :ready, promptpipe_now(), promptpipe_now())
+INSERT INTO instances (worker, process, beats, ready, started_at, beat_at)
+VALUES (:worker, :process, 1, :ready, promptpipe_now(), promptpipe_now())
 ON CONFLICT (worker) DO UPDATE SET beats = instances.beats + 1, ready = excluded.ready, beat_at = excluded.beat_at
 
 -- name: other_instances
-SELECT worker, beats FROM instances WHERE worker <> :me
+SELECT worker, process, beats FROM instances WHERE worker <> :me
 
 -- name: another_ready
 SELECT worker FROM instances WHERE worker <> :me AND ready AND beat_at > promptpipe_now() - :since LIMIT 1

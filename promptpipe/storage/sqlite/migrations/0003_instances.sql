@@ -2,6 +2,7 @@
 
 CREATE TABLE instances (
     worker     TEXT    PRIMARY KEY,
+    process    TEXT    NOT NULL,              -- which one it is; only processes of the same machine can tell
     beats      INTEGER NOT NULL,              -- one more with each sign of life
     ready      INTEGER NOT NULL,              -- whether it takes webhooks
     started_at INTEGER NOT NULL,
