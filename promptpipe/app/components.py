@@ -95,7 +95,7 @@ def _open_store(
         ids=new_id,
         worker=worker,
         rules=replace(rules, linger=settings.whatsapp.send_timeout),
-        on_commit=wakeups,
+        wake=wakeups,
     )
 
 

@@ -93,6 +93,8 @@ async def run(components: Components, *, with_process: int | None = None) -> Non
                 await nursery.start(stop_on_signal, supervisor.stop)
                 if with_process is not None:
                     await nursery.start(stop_with_process, with_process, supervisor.stop)
+                for task in store.background:
+                    nursery.start_soon(task)
                 await nursery.start(instances.run)
                 started_at = components.clock.now()
                 repairs = await worker.persistence.until_committed(manager.repair)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from promptpipe.model.decisions import Decision, Delivery, FlowState, Hook
     from promptpipe.model.history import Receipt, Response
@@ -322,6 +322,11 @@ class Store(Protocol):
     def instances(self) -> InstanceStore: ...  # noqa: D102
     @property
     def recovery(self) -> RecoveryStore: ...  # noqa: D102
+
+    @property
+    def background(self) -> Sequence[Callable[[], Awaitable[None]]]:
+        """What is to run while the store is used, until canceled; without it work is found by polling alone."""
+        ...
 
     async def probe(self) -> None:
         """Commit something small; raise `StoreUnavailableError` when that is not possible."""

@@ -66,8 +66,10 @@ class ClaimLoop(Generic[T]):
         self.stopping = True
         self._nudge()
 
-    def _nudge(self) -> None:
+    def _nudge(self) -> bool:
+        """Look for work now; return whether a slot is free for it."""
         self._nudged.set()
+        return self._busy < self._slots and not self.stopping
 
     async def _fill(self, nursery: trio.Nursery) -> float:
         """Claim work for the free slots and start it; return for how long there will be nothing to claim."""

@@ -151,7 +151,7 @@ class PostgresTestDatabase(Database):
             ids=self.new_id,
             worker=self.worker,
             rules=self.rules,
-            on_commit=self.woken.append,
+            wake=self._woken,
         )
 
     def rows(self, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
@@ -163,6 +163,10 @@ class PostgresTestDatabase(Database):
     async def dispose(self) -> None:
         await super().dispose()
         self._connection.close()
+
+    def _woken(self, work: Work) -> bool:
+        self.woken.append(work)
+        return True
 
     def _set_clock(self) -> None:
         self.change("UPDATE test_clock SET instant = ?", self.clock.now())

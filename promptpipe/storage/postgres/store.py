@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 import trio
 from psycopg import DatabaseError, OperationalError, ProgrammingError, errors
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import dict_row
 
 from promptpipe.model.errors import SettingsError, StoreUnavailableError
@@ -18,6 +19,7 @@ from promptpipe.storage.postgres.driver import Connection, Pool
 from promptpipe.storage.postgres.errors import as_refusal, as_unavailable, in_one_line
 from promptpipe.storage.postgres.migrations import find_missing, migrate
 from promptpipe.storage.postgres.values import own_adapters
+from promptpipe.storage.postgres.waking import Waking
 from promptpipe.storage.transactions.store import SqlStore
 
 if TYPE_CHECKING:
@@ -49,13 +51,32 @@ class PostgresConfig:
     pooled: bool = False
 
     def options(self) -> dict[str, Any]:
-        """Return the parameters of each connection besides the URL; what that says is stronger."""
-        return {
+        """Return the parameters of each connection besides the URL, whose own are stronger.
+
+        A server that vanished without a word is noticed within half a minute. Of several hosts, the one that takes
+        writes is wanted.
+        """
+        said = conninfo_to_dict(self.url)
+        defaults: dict[str, Any] = {
+            "application_name": "promptpipe",
+            "connect_timeout": 10,
+            "keepalives_idle": 10,
+            "keepalives_interval": 5,
+            "keepalives_count": 3,
+            "tcp_user_timeout": 30_000,
+        }
+        if "," in str(said.get("host", "")):
+            defaults["target_session_attrs"] = "read-write"
+        return {name: value for name, value in defaults.items() if name not in said} | {
             "autocommit": True,
             "row_factory": dict_row,
             "context": _Context(),
             "prepare_threshold": None if self.pooled else 5,
         }
+
+    async def connect(self) -> Connection[dict[str, Any]]:
+        """Return a new connection."""
+        return await Connection.connect(self.url, **self.options())
 
 
 class _Context:
@@ -74,19 +95,23 @@ async def open_postgres_store(
     ids: IdSource,
     worker: WorkerId,
     rules: InDoubtRules,
-    on_commit: Callable[[Work], None],
+    wake: Callable[[Work], bool],
     chance: Callable[[], float] = random.random,  # noqa: S311  for pauses
 ) -> AsyncIterator[SqlStore]:
     """Connect, bring the schema up to date, and give the store for as long as the context lasts.
+
+    *worker* is the name under which this process leases work. *wake* is told whenever a commit made some work due, here
+    or, while the store's background runs, elsewhere; it returns whether a runner is free for it.
 
     A server that cannot be reached is waited for. Raise `SettingsError` when it refuses us for good, and `SchemaError`
     when the schema is newer than this program.
     """
     await wait_reachable(config, migrate_postgres, chance)
     pool = Pool(config.url, size=config.pool_size, wait_seconds=config.timeout, **config.options())
+    waking = Waking(config.connect, worker, wake, chance)
     async with pool:
-        database = PostgresDatabase(pool, ids, on_commit, seconds=config.timeout, chance=chance)
-        yield SqlStore(database, worker, rules)
+        database = PostgresDatabase(pool, ids, waking.committed, seconds=config.timeout, chance=chance)
+        yield SqlStore(database, worker, rules, background=() if config.pooled else (waking.run,))
 
 
 async def wait_reachable(
@@ -123,7 +148,7 @@ async def _with_connection(
     config: PostgresConfig, function: Callable[[Connection[Any]], Awaitable[list[Migration]]]
 ) -> list[Migration]:
     try:
-        async with await Connection.connect(config.url, **config.options()) as connection:
+        async with await config.connect() as connection:
             return await function(connection)
     except OperationalError as error:
         raise as_refusal(error) or as_unavailable(error) or error from error

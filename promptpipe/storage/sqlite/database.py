@@ -40,7 +40,7 @@ class SqliteDatabase:
     """`transactions.Database`: writes on one thread in groups, reads on connections of their own."""
 
     def __init__(
-        self, writer: Writer, readers: Readers, clock: Clock, ids: IdSource, on_commit: Callable[[Work], None]
+        self, writer: Writer, readers: Readers, clock: Clock, ids: IdSource, on_commit: Callable[[Work], object]
     ) -> None:
         self._writer = writer
         self._readers = readers
@@ -134,7 +134,7 @@ async def open_database(
     path: Path,
     clock: Clock,
     ids: IdSource,
-    on_commit: Callable[[Work], None],
+    on_commit: Callable[[Work], object],
     *,
     make_writer: Callable[[Connect], Writer] = ThreadWriter,
     make_readers: Callable[[Connect], Readers] = ThreadReaders,

@@ -30,7 +30,7 @@ async def open_sqlite_store(
     ids: IdSource,
     worker: WorkerId,
     rules: InDoubtRules,
-    on_commit: Callable[[Work], None],
+    on_commit: Callable[[Work], object],
     make_writer: Callable[[Connect], Writer] = ThreadWriter,
     make_readers: Callable[[Connect], Readers] = ThreadReaders,
 ) -> AsyncIterator[SqlStore]:

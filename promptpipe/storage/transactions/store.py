@@ -14,16 +14,23 @@ from promptpipe.storage.transactions.participants import ParticipantTransactions
 from promptpipe.storage.transactions.recovery import RecoveryTransactions
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
     from promptpipe.model.ids import WorkerId
     from promptpipe.model.messages import InDoubtRules
     from promptpipe.storage.transactions.transaction import Database
+
+    Task = Callable[[], Awaitable[None]]
 
 
 class SqlStore:
     """`ports.store.Store`. *worker* is the name under which this process leases work."""
 
-    def __init__(self, database: Database, worker: WorkerId, rules: InDoubtRules) -> None:
+    def __init__(
+        self, database: Database, worker: WorkerId, rules: InDoubtRules, background: Sequence[Task] = ()
+    ) -> None:
         self._database = database
+        self.background = background
         self.jobs = JobTransactions(database)
         self.mailboxes = MailboxTransactions(database)
         self.outbox = OutboxTransactions(database, rules)
