@@ -60,6 +60,10 @@ lock: $(STAMP) ## renew the locked dependencies (needs the network)
 	  --custom-compile-command 'make lock' pyproject.toml -o requirements/lock.txt
 	$(UV) pip compile --universal --generate-hashes --quiet --upgrade \
 	  --custom-compile-command 'make lock' requirements/uv.in -o requirements/uv.txt
+	$(UV) pip compile --universal --generate-hashes --quiet --constraint requirements/lock.txt \
+	  --custom-compile-command 'make lock' pyproject.toml -o requirements/runtime.txt
+	$(UV) pip compile --universal --generate-hashes --quiet --constraint requirements/lock.txt \
+	  --custom-compile-command 'make lock' requirements/build.in -o requirements/build.txt
 
 clean: ## remove the environment and caches; data stays
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

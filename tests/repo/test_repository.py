@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,34 @@ def test_migrations_are_numbered_without_gaps_and_alike() -> None:
     names = [[migration.name for migration in m.known_migrations()] for m in (sqlite_migrations, postgres_migrations)]
     assert names[0] == names[1]
     assert [int(name[:4]) for name in names[0]] == list(range(1, len(names[0]) + 1))
+
+
+@pytest.mark.parametrize("name", ["runtime", "build"])
+def test_image_is_made_of_what_is_tested(name: str) -> None:
+    """Whatever is locked for the image is locked for development too, by the same versions and hashes."""
+    tested, used = locked("lock"), locked(name)
+    assert used
+    assert {package: used[package] for package in used if used[package] != tested.get(package)} == {}
+
+
+def test_image_has_what_runs_and_no_more() -> None:
+    """All dependencies, and nothing that is only for development."""
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    names = {package.partition("==")[0] for package in locked("runtime")}
+    assert bare(project["dependencies"]) <= names
+    assert bare(project["optional-dependencies"]["dev"]) & names == set()
+
+
+def locked(name: str) -> dict[str, list[str]]:
+    """Return the hashes of each package in a lock, by its name and version."""
+    text = (REPOSITORY / "requirements" / f"{name}.txt").read_text()
+    blocks = re.findall(r"^(\S+==\S+)(.*(?:\n +--hash=.*)+)", text, re.MULTILINE)
+    return {package: re.findall(r"sha256:\w+", rest) for package, rest in blocks}
+
+
+def bare(requirements: list[str]) -> set[str]:
+    """Return the names in *requirements*."""
+    return {re.split(r"[^\w-]", requirement)[0].replace("_", "-") for requirement in requirements}
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda path: str(path.relative_to(REPOSITORY)))
