@@ -8,6 +8,8 @@ from promptpipe.flows.conversation import script
 from tests.support.eventually import eventually
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from promptpipe.simulator.meta_stand_in import MetaStandIn
     from promptpipe.simulator.world import Phone
 
@@ -34,10 +36,20 @@ def say(stand_in: MetaStandIn, phone: Phone, text: str) -> None:
     stand_in.say(phone, {"type": "text", "text": {"body": text}}, text)
 
 
-async def converse(stand_in: MetaStandIn, phone: Phone, *, within: float = 30.0) -> None:
-    """Have the whole conversation: each line is said once everything before it has been heard."""
-    for number, (who, text) in enumerate(TRANSCRIPT):
-        if who == "person":
+async def converse(
+    stand_in: MetaStandIn,
+    phone: Phone,
+    lines: Sequence[tuple[str, str]] = TRANSCRIPT,
+    *,
+    said: int = 0,
+    within: float = 30.0,
+) -> None:
+    """Have the conversation up to the end of *lines*: each is said once everything before it has been heard.
+
+    The first *said* of them have been said or heard already.
+    """
+    for number, (who, text) in enumerate(lines):
+        if who == "person" and number >= said:
             await eventually(lambda n=number: len(phone.bubbles) >= n, within=within)  # type: ignore[misc]
             say(stand_in, phone, text)
-    await eventually(lambda: len(phone.bubbles) >= len(TRANSCRIPT), within=within)
+    await eventually(lambda: len(phone.bubbles) >= len(lines), within=within)
