@@ -41,7 +41,7 @@ MANY = 1000
 LATE = "person", "said while nobody listened"
 
 
-@pytest.fixture(params=["sqlite"])
+@pytest.fixture(params=["sqlite", "postgres"])
 def volume(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Volume]:
     """Give a volume that is not made yet, for each back end."""
     with volumes_of(request.param, tmp_path) as volume:
