@@ -18,7 +18,7 @@ from tests.support.eventually import eventually
 from tests.support.people import ADA, BOB
 from tests.support.postgres import Programs, Server, server_folder
 from tests.support.script import TRANSCRIPT, converse, say
-from tests.support.service import open_service
+from tests.support.service import Home, open_service
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,7 +66,7 @@ async def up(volume: Volume, service: Service) -> None:
     """Do what `up -d` does: the database first, then the service in a container that has never been used."""
     volume.up()
     service.folder.mkdir()
-    service.start(DATABASE_URL=volume.url)
+    service.start()
     await service.wait_ready()
 
 
@@ -114,7 +114,7 @@ async def test_down_and_up_keep_everything(volume: Volume, tmp_path: Path, end: 
     """Conversations, timers, queues and what was said before; a machine that loses power does no worse than `down`."""
     container = tmp_path / "container"
     settings = {"DAILY_PROMPT_REMINDER_DELAY": str(REMINDER_SECONDS), "SHUTDOWN_GRACE": "2"}
-    async with open_service(container, **settings) as (service, stand_in):
+    async with open_service(Home(container, volume.url), **settings) as (service, stand_in):
         await up(volume, service)
         asked, prompted = (stand_in.world.phone(number, "Ada") for number in (ADA, BOB))
         await converse(stand_in, asked, ASKED)
@@ -144,7 +144,7 @@ async def test_down_and_up_keep_everything(volume: Volume, tmp_path: Path, end: 
 
 async def test_only_removing_the_volume_destroys(volume: Volume, tmp_path: Path) -> None:
     """After `down -v` and `up -d`, nobody is known, and whoever writes is greeted as a stranger."""
-    async with open_service(tmp_path / "container") as (service, stand_in):
+    async with open_service(Home(tmp_path / "container", volume.url)) as (service, stand_in):
         await up(volume, service)
         phone = stand_in.world.phone("+16505550001", "Ada")
         await converse(stand_in, phone, WELCOME)
