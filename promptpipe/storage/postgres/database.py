@@ -8,7 +8,7 @@ import trio
 from psycopg import DatabaseError
 
 from promptpipe.model.errors import StoreUnavailableError
-from promptpipe.storage.postgres.errors import AGAIN, as_unavailable
+from promptpipe.storage.postgres.errors import AGAIN, as_unavailable, is_stuck
 from promptpipe.storage.postgres.transaction import PostgresTransaction
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from promptpipe.model.ids import IdSource
     from promptpipe.model.leases import Work
-    from promptpipe.storage.postgres.driver import Pool
+    from promptpipe.storage.postgres.driver import Connection, Pool
     from promptpipe.storage.transactions.transaction import Transaction
 
     Function = Callable[[Transaction], Coroutine[Any, Any, "T"]]
@@ -50,38 +50,45 @@ class PostgresDatabase:
 
     async def write(self, function: Function[T]) -> T:
         """Run *function* in one durable transaction, anew when another was in its way. Then wake whom it woke."""
-        for pause in PAUSES:
-            try:
-                result, woken = await self._run(function, _EACH_STATEMENT)
-            except AGAIN as error:
-                conflict: Exception = error
-                await trio.sleep(pause * self._chance())
-            else:
-                for work in woken:
-                    self._on_commit(work)
-                return result
-        raise StoreUnavailableError(f"PostgreSQL: others were in the way {len(PAUSES)} times: {conflict}") from conflict
+        result, woken = await self._again(function, _EACH_STATEMENT)
+        for work in woken:
+            self._on_commit(work)
+        return result
 
     async def read(self, function: Function[T]) -> T:
         """Run *function* on one snapshot."""
-        result, _ = await self._run(function, _SNAPSHOT)
+        result, _ = await self._again(function, _SNAPSHOT)
         return result
+
+    async def _again(self, function: Function[T], mode: str) -> tuple[T, set[Work]]:
+        for pause in PAUSES:
+            try:
+                return await self._run(function, mode)
+            except AGAIN as error:
+                conflict: Exception = error
+                await trio.sleep(pause * self._chance())  # noqa: ASYNC120  canceled, it had no effect
+        raise StoreUnavailableError(f"PostgreSQL: others were in the way {len(PAUSES)} times: {conflict}") from conflict
 
     async def _run(self, function: Function[T], mode: str) -> tuple[T, set[Work]]:
         try:
             with trio.fail_after(self._seconds):
-                async with (
-                    self._pool.connection() as connection,
-                    connection.pipeline() as pipeline,
-                    connection.transaction(),
-                ):
-                    await connection.execute(mode)
-                    transaction = PostgresTransaction(connection, pipeline, self._ids)
-                    result = await function(transaction)
-                return result, transaction.woken
+                async with self._pool.connection() as connection:
+                    try:
+                        return await self._on(connection, function, mode)
+                    except DatabaseError as error:
+                        if is_stuck(error):
+                            connection.abandon()
+                        raise
         except trio.TooSlowError as error:
             raise StoreUnavailableError(f"PostgreSQL: no answer within {self._seconds} s") from error
         except DatabaseError as error:
             if isinstance(error, AGAIN):
                 raise
             raise as_unavailable(error) or error from error
+
+    async def _on(self, connection: Connection[Any], function: Function[T], mode: str) -> tuple[T, set[Work]]:
+        async with connection.pipeline() as pipeline, connection.transaction():
+            await connection.execute(mode)
+            transaction = PostgresTransaction(connection, pipeline, self._ids)
+            result = await function(transaction)
+        return result, transaction.woken

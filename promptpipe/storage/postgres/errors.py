@@ -38,6 +38,14 @@ _REFUSALS = (
 """Words of refusals that waiting does not change. libpq tells the reason of a failed connection in no other way."""
 
 
+def is_stuck(error: DatabaseError) -> bool:
+    """Return whether *error* will come again as long as the connection is the same.
+
+    It leads to a server that takes no writes, or holds statements prepared before a migration.
+    """
+    return isinstance(error, errors.ReadOnlySqlTransaction | errors.FeatureNotSupported)
+
+
 def is_permanent(error: Exception) -> bool:
     """Return whether *error* says that values can never be stored."""
     if isinstance(error, errors.UniqueViolation):
