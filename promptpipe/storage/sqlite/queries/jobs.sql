@@ -5,13 +5,17 @@ VALUES (:id, :queue, :priority, coalesce(:run_at, :now), :kind, 'queued', coales
     :dedupe_key, :participant_id, :max_attempts, coalesce(:created_at, :now), :now)
 
 -- name: job
-SELECT *, NULL AS finished_at FROM jobs WHERE id = :id
+-- In one statement, or a job could move from one table to the other between two looks and be in neither.
+SELECT id, queue, priority, kind, status, run_at, payload, dedupe_key, participant_id, attempt, max_attempts, worker,
+    last_error, created_at, updated_at, NULL AS finished_at
+FROM jobs WHERE id = :id
+UNION ALL
+SELECT id, queue, priority, kind, status, run_at, payload, dedupe_key, participant_id, attempt, max_attempts, worker,
+    last_error, created_at, finished_at AS updated_at, finished_at
+FROM job_history WHERE id = :id
 
 -- name: job_to_change
 SELECT *, NULL AS finished_at FROM jobs WHERE id = :id
-
--- name: ended_job
-SELECT *, finished_at AS updated_at FROM job_history WHERE id = :id
 
 -- name: job_by_key
 SELECT *, NULL AS finished_at FROM jobs WHERE dedupe_key = :dedupe_key
