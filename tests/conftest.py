@@ -67,13 +67,30 @@ async def db(closed_db: Database) -> AsyncIterator[Database]:
         yield closed_db
 
 
+@pytest.fixture(scope="session")
+def lived_in(postgres_url: str) -> Iterator[str]:
+    """Give a database with our schema."""
+    url = new_database(postgres_url)
+    trio.run(migrate_postgres, PostgresConfig(url=url))
+    yield url
+    drop_database(postgres_url, url)
+
+
 @pytest.fixture(params=["sqlite", "postgres"])
 def home(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Home]:
-    """Give a folder, and a database of each kind that nobody has used, for the product as a user runs it."""
+    """Give a folder, and an empty database of each kind, for the product as a user runs it.
+
+    Slow tests have a database of their own in which nothing is yet, for they leave killed processes' sessions behind.
+    """
     if request.param == "sqlite":
         yield Home.on_sqlite(tmp_path)
-        return
-    server_url = request.getfixturevalue("postgres_url")
-    url = new_database(server_url)
-    yield Home(tmp_path, as_url(url))
-    drop_database(server_url, url)
+    elif request.node.get_closest_marker("slow"):
+        server_url = request.getfixturevalue("postgres_url")
+        url = new_database(server_url)
+        yield Home(tmp_path, as_url(url))
+        drop_database(server_url, url)
+    else:
+        url = request.getfixturevalue("lived_in")
+        with psycopg.connect(url) as connection:
+            connection.execute(EMPTY_EVERYTHING)
+        yield Home(tmp_path, as_url(url))

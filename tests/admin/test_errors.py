@@ -15,7 +15,7 @@ from tests.support.admin import open_admin, reason, refused
 from tests.support.unreliable import Trouble
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from tests.support.service import Home
 
 SECRET = "/var/lib/secret.db is on fire"
 
@@ -60,10 +60,10 @@ def test_unknown_error_says_nothing_of_itself() -> None:
     )
 
 
-async def test_service_without_its_database_is_unavailable(tmp_path: Path) -> None:
+async def test_service_without_its_database_is_unavailable(home: Home) -> None:
     """The client learns when to come back, and nothing of the disk; then it works again."""
     trouble = Trouble({"jobs.list": 1})
-    async with open_admin(tmp_path, trouble.wrap) as admin:
+    async with open_admin(home, trouble.wrap) as admin:
         error = await refused(admin.jobs.list_jobs(v1.ListJobsRequest()), Status.UNAVAILABLE)
         assert (error.message, reason(error)) == ("the database is not available", "STORE_UNAVAILABLE")
         [retry] = [detail for detail in error.details or () if isinstance(detail, RetryInfo)]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from grpclib.const import Status
+from grpclib.exceptions import GRPCError
 
 from promptpipe.client import v1
 from promptpipe.model.leases import Claim
@@ -16,14 +17,14 @@ from promptpipe.rpc.convert import struct
 from tests.support.admin import open_admin, refused, resource, violation
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from tests.support.service import Home
 
 LATER = datetime(2100, 1, 1, tzinfo=UTC)
 
 
-async def test_job_is_enqueued_with_what_was_asked_for(tmp_path: Path) -> None:
+async def test_job_is_enqueued_with_what_was_asked_for(home: Home) -> None:
     """And comes back as it went, by id."""
-    async with open_admin(tmp_path) as admin:
+    async with open_admin(home) as admin:
         payload = {"n": 3, "half": 0.5, "deep": [{"on": True}, None, "é"]}
         job = await admin.enqueue(
             run_at=LATER, payload=struct(payload), dedupe_key="k", max_attempts=2, priority=0, queue="default"
@@ -37,9 +38,9 @@ async def test_job_is_enqueued_with_what_was_asked_for(tmp_path: Path) -> None:
         assert (await admin.jobs.get_job(v1.GetJobRequest(job_id=job.id))).job == job
 
 
-async def test_job_without_wishes_has_the_defaults(tmp_path: Path) -> None:
+async def test_job_without_wishes_has_the_defaults(home: Home) -> None:
     """Now, in the default queue, at the default priority."""
-    async with open_admin(tmp_path) as admin:
+    async with open_admin(home) as admin:
         job = await admin.enqueue()
         assert (job.queue, job.priority, job.max_attempts, job.dedupe_key) == ("default", 1, 20, "")
         assert job.run_at is not None
@@ -47,9 +48,9 @@ async def test_job_without_wishes_has_the_defaults(tmp_path: Path) -> None:
         assert job.run_at <= job.created_at
 
 
-async def test_same_key_twice_is_one_job(tmp_path: Path) -> None:
+async def test_same_key_twice_is_one_job(home: Home) -> None:
     """Created the first time; kept, or replaced, the second."""
-    async with open_admin(tmp_path) as admin:
+    async with open_admin(home) as admin:
         first = await admin.jobs.enqueue_job(v1.EnqueueJobRequest(kind="noop", run_at=LATER, dedupe_key="k"))
         kept = await admin.jobs.enqueue_job(v1.EnqueueJobRequest(kind="noop", dedupe_key="k"))
         assert (first.created, kept.created, kept.job) == (True, False, first.job)
@@ -61,9 +62,9 @@ async def test_same_key_twice_is_one_job(tmp_path: Path) -> None:
         assert (replaced.created, replaced.job.id, replaced.job.run_at == LATER) == (False, first.job.id, False)
 
 
-async def test_timer_belongs_to_a_participant(tmp_path: Path) -> None:
+async def test_timer_belongs_to_a_participant(home: Home) -> None:
     """One that exists; and other kinds belong to nobody."""
-    async with open_admin(tmp_path) as admin:
+    async with open_admin(home) as admin:
         ada = await admin.enroll()
         timer = await admin.enqueue("daily_prompt_reminder", participant_id=ada.id, run_at=LATER)
         assert timer.participant_id == ada.id
@@ -93,24 +94,24 @@ async def test_timer_belongs_to_a_participant(tmp_path: Path) -> None:
         ("payload", struct({"inf": float("inf")})),
     ],
 )
-async def test_bad_value_is_refused_by_name(tmp_path: Path, field: str, value: Any) -> None:
+async def test_bad_value_is_refused_by_name(home: Home, field: str, value: Any) -> None:
     """INVALID_ARGUMENT says which field, and which rule; nothing was enqueued."""
-    async with open_admin(tmp_path) as admin:
+    async with open_admin(home) as admin:
         named, rule = violation(await refused(admin.enqueue(**{"kind": "noop", field: value}), Status.INVALID_ARGUMENT))
         assert (named, rule.startswith("must")) == (field, True)
         assert (await admin.jobs.list_jobs(v1.ListJobsRequest())).jobs == []
 
 
-async def test_unknown_kind_is_answered_with_those_that_are_known(tmp_path: Path) -> None:
+async def test_unknown_kind_is_answered_with_those_that_are_known(home: Home) -> None:
     """A slip of the pen is seen at once."""
-    async with open_admin(tmp_path) as admin:
+    async with open_admin(home) as admin:
         error = await refused(admin.enqueue("nop"), Status.INVALID_ARGUMENT)
         assert violation(error) == ("kind", "must be one of: daily_prompt_reminder, noop")
 
 
-async def test_canceled_job_can_be_retried(tmp_path: Path) -> None:
+async def test_canceled_job_can_be_retried(home: Home) -> None:
     """Both answer with the job as it stands."""
-    async with open_admin(tmp_path) as admin:
+    async with open_admin(home) as admin:
         job = await admin.enqueue(run_at=LATER)
         canceled = (await admin.jobs.cancel_job(v1.CancelJobRequest(job_id=job.id))).job
         assert canceled is not None
@@ -120,9 +121,9 @@ async def test_canceled_job_can_be_retried(tmp_path: Path) -> None:
         assert (retried.status, retried.run_at == LATER, retried.finished_at) == (v1.JobStatus.QUEUED, False, None)
 
 
-async def test_retry_of_what_is_done_is_no_possible_step(tmp_path: Path) -> None:
+async def test_retry_of_what_is_done_is_no_possible_step(home: Home) -> None:
     """FAILED_PRECONDITION, and the text says why."""
-    async with open_admin(tmp_path) as admin:
+    async with open_admin(home) as admin:
         job = await admin.enqueue()
         with_key = await admin.enqueue(run_at=LATER, dedupe_key="k")
         await admin.jobs.cancel_job(v1.CancelJobRequest(job_id=with_key.id))
@@ -136,9 +137,9 @@ async def test_retry_of_what_is_done_is_no_possible_step(tmp_path: Path) -> None
         assert error.message == f"the job {job.id} is running"
 
 
-async def test_jobs_that_do_not_exist(tmp_path: Path) -> None:
+async def test_jobs_that_do_not_exist(home: Home) -> None:
     """NOT_FOUND, with the id in its details."""
-    async with open_admin(tmp_path) as admin:
+    async with open_admin(home) as admin:
         for call in (
             admin.jobs.get_job(v1.GetJobRequest(job_id="x")),
             admin.jobs.cancel_job(v1.CancelJobRequest(job_id="x")),
@@ -147,9 +148,24 @@ async def test_jobs_that_do_not_exist(tmp_path: Path) -> None:
             assert resource(await refused(call, Status.NOT_FOUND)) == ("job", "x")
 
 
-async def test_list_is_narrowed_by_its_filters(tmp_path: Path) -> None:
+async def test_id_that_cannot_be_one_is_the_callers_fault(home: Home) -> None:
+    """On PostgreSQL no text holds a NUL: nothing is found, or the value is refused; it is no failure of the service."""
+    async with open_admin(home) as admin:
+        for call in (
+            admin.jobs.get_job(v1.GetJobRequest(job_id="a\x00b")),
+            admin.jobs.retry_job(v1.RetryJobRequest(job_id="a\x00b")),
+            admin.participants.get_participant(v1.GetParticipantRequest(participant_id="a\x00b")),
+            admin.outbox.get_message(v1.GetMessageRequest(message_id="a\x00b")),
+        ):
+            with pytest.raises(GRPCError) as raised:
+                await call
+            assert raised.value.status in {Status.NOT_FOUND, Status.INVALID_ARGUMENT}
+        await admin.enqueue()
+
+
+async def test_list_is_narrowed_by_its_filters(home: Home) -> None:
     """Status, kind, queue, participant."""
-    async with open_admin(tmp_path) as admin:
+    async with open_admin(home) as admin:
         ada = await admin.enroll()
         timer = await admin.enqueue("daily_prompt_reminder", participant_id=ada.id, run_at=LATER)
         job = await admin.enqueue(run_at=LATER)
@@ -166,17 +182,17 @@ async def test_list_is_narrowed_by_its_filters(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("token", ["x", "%%%", "W10=", "WyJ4IiwieSJd", "bnVsbA==", "é", "W" * 10_000])
-async def test_token_that_is_none_of_this_list_is_refused(tmp_path: Path, token: str) -> None:
+async def test_token_that_is_none_of_this_list_is_refused(home: Home, token: str) -> None:
     """Whatever its bytes are."""
-    async with open_admin(tmp_path) as admin:
+    async with open_admin(home) as admin:
         call = admin.jobs.list_jobs(v1.ListJobsRequest(page_token=token))
         assert violation(await refused(call, Status.INVALID_ARGUMENT))[0] == "page_token"
 
 
 @pytest.mark.parametrize("after", [None, 5, ["x"], "a\x00b", "\ud800", "x" * 401])
-async def test_forged_token_is_refused(tmp_path: Path, after: object) -> None:
+async def test_forged_token_is_refused(home: Home, after: object) -> None:
     """Tokens are no secret; whatever somebody puts into one reaches no database."""
-    async with open_admin(tmp_path) as admin:
+    async with open_admin(home) as admin:
         await admin.enqueue(run_at=LATER)
         await admin.enqueue(run_at=LATER)
         token = (await admin.jobs.list_jobs(v1.ListJobsRequest(page_size=1))).next_page_token
@@ -186,9 +202,9 @@ async def test_forged_token_is_refused(tmp_path: Path, after: object) -> None:
         assert violation(await refused(call, Status.INVALID_ARGUMENT))[0] == "page_token"
 
 
-async def test_page_has_at_most_200_items(tmp_path: Path) -> None:
+async def test_page_has_at_most_200_items(home: Home) -> None:
     """Whatever is asked for: making a page keeps the service busy."""
-    async with open_admin(tmp_path) as admin:
+    async with open_admin(home) as admin:
         for _ in range(201):
             await admin.enqueue(run_at=LATER)
         page = await admin.jobs.list_jobs(v1.ListJobsRequest(page_size=1000))
@@ -196,9 +212,9 @@ async def test_page_has_at_most_200_items(tmp_path: Path) -> None:
         assert len((await admin.jobs.list_jobs(v1.ListJobsRequest())).jobs) == 50
 
 
-async def test_token_of_another_list_is_refused(tmp_path: Path) -> None:
+async def test_token_of_another_list_is_refused(home: Home) -> None:
     """Other filters make another list; another size does not."""
-    async with open_admin(tmp_path) as admin:
+    async with open_admin(home) as admin:
         for _ in range(3):
             await admin.enqueue(run_at=LATER)
         token = (await admin.jobs.list_jobs(v1.ListJobsRequest(page_size=1))).next_page_token
@@ -210,9 +226,9 @@ async def test_token_of_another_list_is_refused(tmp_path: Path) -> None:
         assert violation(await refused(negative, Status.INVALID_ARGUMENT)) == ("page_size", "must not be negative")
 
 
-async def test_what_is_not_built_yet_says_so(tmp_path: Path) -> None:
+async def test_what_is_not_built_yet_says_so(home: Home) -> None:
     """UNIMPLEMENTED, from every method that nobody wrote."""
-    async with open_admin(tmp_path) as admin:
+    async with open_admin(home) as admin:
         for call in (
             admin.jobs.get_job_stats(v1.GetJobStatsRequest()),
             admin.jobs.pause_queue(v1.PauseQueueRequest(queue="default")),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
-from contextlib import closing
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +17,8 @@ from tests.support.admin import ADA, BOB, open_admin, refused, resource, violati
 from tests.support.people import inbound, receipt
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.support.admin import Admin
+    from tests.support.service import Home
 
 LATER = datetime(2100, 1, 1, tzinfo=UTC)
 
@@ -33,9 +30,9 @@ async def enqueue(admin: Admin, **values: Any) -> v1.OutboxMessage:
     return answer.message
 
 
-async def test_text_is_enqueued_for_a_participant(tmp_path: Path) -> None:
+async def test_text_is_enqueued_for_a_participant(home: Home) -> None:
     """By number or by id; it comes back as it stands in the outbox."""
-    async with open_admin(tmp_path) as admin:
+    async with open_admin(home) as admin:
         ada = await admin.enroll()
         by_number = await enqueue(admin, to="+1 650 555 1234", expires_at=LATER, text="to you 👋\nnew line")
         assert (by_number.participant_id, by_number.recipient, by_number.channel) == (ada.id, ADA, "whatsapp")
@@ -54,9 +51,9 @@ async def test_text_is_enqueued_for_a_participant(tmp_path: Path) -> None:
         assert [item.id for item in listed.messages] == [by_id.id, by_number.id]
 
 
-async def test_same_key_twice_is_one_message(tmp_path: Path) -> None:
+async def test_same_key_twice_is_one_message(home: Home) -> None:
     """A service that is not sure whether its call arrived makes it again."""
-    async with open_admin(tmp_path) as admin:
+    async with open_admin(home) as admin:
         await admin.enroll()
         request = v1.EnqueueMessageRequest(to=ADA, text="once", dedupe_key="k")
         answers = [await admin.outbox.enqueue_message(request) for _ in range(2)]
@@ -64,9 +61,9 @@ async def test_same_key_twice_is_one_message(tmp_path: Path) -> None:
         assert answers[0].message == answers[1].message
 
 
-async def test_message_to_someone_who_has_left_is_canceled(tmp_path: Path) -> None:
+async def test_message_to_someone_who_has_left_is_canceled(home: Home) -> None:
     """It is kept, and never leaves."""
-    async with open_admin(tmp_path) as admin:
+    async with open_admin(home) as admin:
         ada = await admin.enroll()
         left = v1.UpdateParticipantRequest(participant_id=ada.id, status=v1.ParticipantStatus.WITHDRAWN)
         await admin.participants.update_participant(left)
@@ -89,26 +86,26 @@ async def test_message_to_someone_who_has_left_is_canceled(tmp_path: Path) -> No
         ("in_doubt_policy", {"to": ADA, "in_doubt_policy": v1.OutboxMessageInDoubtPolicy(9)}),
     ],
 )
-async def test_bad_value_is_refused_by_name(tmp_path: Path, field: str, values: dict[str, Any]) -> None:
+async def test_bad_value_is_refused_by_name(home: Home, field: str, values: dict[str, Any]) -> None:
     """INVALID_ARGUMENT says which field; nothing was enqueued."""
-    async with open_admin(tmp_path) as admin:
+    async with open_admin(home) as admin:
         await admin.enroll()
         assert violation(await refused(enqueue(admin, **values), Status.INVALID_ARGUMENT))[0] == field
         assert (await admin.outbox.list_messages(v1.ListMessagesRequest())).messages == []
 
 
-async def test_message_to_nobody_is_not_found(tmp_path: Path) -> None:
+async def test_message_to_nobody_is_not_found(home: Home) -> None:
     """By number, by id."""
-    async with open_admin(tmp_path) as admin:
+    async with open_admin(home) as admin:
         for values in ({"to": BOB}, {"participant_id": "nobody"}):
             assert resource(await refused(enqueue(admin, **values), Status.NOT_FOUND))[0] == "participant"
         error = await refused(admin.outbox.get_message(v1.GetMessageRequest(message_id="x")), Status.NOT_FOUND)
         assert resource(error) == ("message", "x")
 
 
-async def test_only_text_is_sent_yet(tmp_path: Path) -> None:
+async def test_only_text_is_sent_yet(home: Home) -> None:
     """The others say so, rather than being dropped."""
-    async with open_admin(tmp_path) as admin:
+    async with open_admin(home) as admin:
         await admin.enroll()
         call = enqueue(admin, to=ADA, text=None, template=v1.Template(name="hello", language="en_US"))
         await refused(call, Status.UNIMPLEMENTED)
@@ -136,10 +133,10 @@ async def doubtful(admin: Admin) -> v1.OutboxMessage:
     ],
 )
 async def test_operator_resolves_a_doubt_once(
-    tmp_path: Path, resolution: v1.ResolveInDoubtRequestResolution, status: v1.OutboxMessageStatus
+    home: Home, resolution: v1.ResolveInDoubtRequestResolution, status: v1.OutboxMessageStatus
 ) -> None:
     """The second time there is no doubt any more."""
-    async with open_admin(tmp_path) as admin:
+    async with open_admin(home) as admin:
         message = await doubtful(admin)
         request = v1.ResolveInDoubtRequest(message_id=message.id, resolution=resolution)
         resolved = (await admin.outbox.resolve_in_doubt(request)).message
@@ -151,9 +148,9 @@ async def test_operator_resolves_a_doubt_once(
         assert violation(error) == ("resolution", "must be one of: RESEND, DROP, MARK_SENT")
 
 
-async def test_history_shows_what_was_said_and_what_became_of_it(tmp_path: Path) -> None:
+async def test_history_shows_what_was_said_and_what_became_of_it(home: Home) -> None:
     """Responses with the provider's update, receipts with the message they are about."""
-    async with open_admin(tmp_path) as admin:
+    async with open_admin(home) as admin:
         message = await doubtful(admin)
         delivered = receipt(MessageStatus.DELIVERED, reference=(MessageId(message.id), 1))
         raw = b'{"type": "text", "nested": {"list": [1, "\\u0000"]}}'
@@ -176,9 +173,9 @@ async def test_history_shows_what_was_said_and_what_became_of_it(tmp_path: Path)
         assert settled.status is v1.OutboxMessageStatus.DELIVERED
 
 
-async def test_flow_states_are_shown(tmp_path: Path) -> None:
+async def test_flow_states_are_shown(home: Home) -> None:
     """One, or a list of them; a flow that somebody is not in is not found."""
-    async with open_admin(tmp_path) as admin:
+    async with open_admin(home) as admin:
         ada, bob = await admin.enroll(ADA), await admin.enroll(BOB)
         request = v1.GetFlowStateRequest(participant_id=ada.id, flow_type="conversation")
         state = (await admin.flows.get_flow_state(request)).flow_state
@@ -193,13 +190,12 @@ async def test_flow_states_are_shown(tmp_path: Path) -> None:
         assert resource(error) == ("flow state", f"{ada.id}/zen")
 
 
-async def test_recovery_runs_on_request_and_keeps_its_report(tmp_path: Path) -> None:
+async def test_recovery_runs_on_request_and_keeps_its_report(home: Home) -> None:
     """It finds what is missing once, and nothing the second time."""
-    async with open_admin(tmp_path) as admin:
+    async with open_admin(home) as admin:
         await refused(admin.recovery.get_last_report(v1.GetLastReportRequest()), Status.NOT_FOUND)
         await admin.enroll()
-        with closing(sqlite3.connect(tmp_path / "admin.db")) as connection, connection:
-            connection.execute("DELETE FROM registered_hooks")
+        home.change("DELETE FROM registered_hooks")
         reports = [(await admin.recovery.run_recovery(v1.RunRecoveryRequest())).report for _ in range(2)]
         restored = []
         for report in reports:

@@ -11,12 +11,12 @@ from promptpipe.client import v1
 from tests.support.admin import ADA, BOB, open_admin, reason, refused, resource, violation
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from tests.support.service import Home
 
 
-async def test_enrolled_participant_is_returned_by_id_and_by_number(tmp_path: Path) -> None:
+async def test_enrolled_participant_is_returned_by_id_and_by_number(home: Home) -> None:
     """However the number was written, it is one number."""
-    async with open_admin(tmp_path) as admin:
+    async with open_admin(home) as admin:
         profile = {"name": "Ada", "gender": "f", "ethnicity": "x", "background": "tea", "timezone": "America/Toronto"}
         ada = await admin.enroll("+1 (650) 555-1234", **profile)
         assert (ada.status, ada.phone_number, ada.channel) == (v1.ParticipantStatus.ACTIVE, ADA, "whatsapp")
@@ -29,9 +29,9 @@ async def test_enrolled_participant_is_returned_by_id_and_by_number(tmp_path: Pa
             assert (await admin.participants.get_participant(request)).participant == ada
 
 
-async def test_second_enrollment_names_the_first(tmp_path: Path) -> None:
+async def test_second_enrollment_names_the_first(home: Home) -> None:
     """ALREADY_EXISTS with the id in its details."""
-    async with open_admin(tmp_path) as admin:
+    async with open_admin(home) as admin:
         ada = await admin.enroll()
         request = v1.EnrollParticipantRequest(phone_number=ADA)
         error = await refused(admin.participants.enroll_participant(request), Status.ALREADY_EXISTS)
@@ -57,9 +57,9 @@ async def test_second_enrollment_names_the_first(tmp_path: Path) -> None:
         ("timezone", "x" * 5000),
     ],
 )
-async def test_bad_value_is_refused_by_name(tmp_path: Path, field: str, value: str) -> None:
+async def test_bad_value_is_refused_by_name(home: Home, field: str, value: str) -> None:
     """INVALID_ARGUMENT says which field, and which rule; nothing was enrolled."""
-    async with open_admin(tmp_path) as admin:
+    async with open_admin(home) as admin:
         values = {"phone_number": ADA, field: value}
         call = admin.participants.enroll_participant(v1.EnrollParticipantRequest(**values))
         named, rule = violation(await refused(call, Status.INVALID_ARGUMENT))
@@ -69,17 +69,17 @@ async def test_bad_value_is_refused_by_name(tmp_path: Path, field: str, value: s
 
 
 @pytest.mark.parametrize("keys", [{}, {"participant_id": "a", "phone_number": ADA}])
-async def test_exactly_one_key_is_needed(tmp_path: Path, keys: dict[str, str]) -> None:
+async def test_exactly_one_key_is_needed(home: Home, keys: dict[str, str]) -> None:
     """None, or both, is a question that has no answer."""
-    async with open_admin(tmp_path) as admin:
+    async with open_admin(home) as admin:
         call = admin.participants.get_participant(v1.GetParticipantRequest(**keys))
         field, rule = violation(await refused(call, Status.INVALID_ARGUMENT))
         assert (field, "phone_number" in rule) == ("participant_id", True)
 
 
-async def test_unknown_participants_are_not_found(tmp_path: Path) -> None:
+async def test_unknown_participants_are_not_found(home: Home) -> None:
     """By id, by number, for a change."""
-    async with open_admin(tmp_path) as admin:
+    async with open_admin(home) as admin:
         by_id = admin.participants.get_participant(v1.GetParticipantRequest(participant_id="nobody"))
         assert resource(await refused(by_id, Status.NOT_FOUND)) == ("participant", "nobody")
         by_number = admin.participants.get_participant(v1.GetParticipantRequest(phone_number=BOB))
@@ -88,9 +88,9 @@ async def test_unknown_participants_are_not_found(tmp_path: Path) -> None:
         assert resource(await refused(change, Status.NOT_FOUND)) == ("participant", "nobody")
 
 
-async def test_update_changes_present_fields_only(tmp_path: Path) -> None:
+async def test_update_changes_present_fields_only(home: Home) -> None:
     """Present and empty forgets; absent stays."""
-    async with open_admin(tmp_path) as admin:
+    async with open_admin(home) as admin:
         ada = await admin.enroll(name="Ada", gender="f", timezone="UTC")
         request = v1.UpdateParticipantRequest(
             participant_id=ada.id, name="Ada L.", gender="", status=v1.ParticipantStatus.PAUSED
@@ -104,9 +104,9 @@ async def test_update_changes_present_fields_only(tmp_path: Path) -> None:
         assert violation(error)[0] == "timezone"
 
 
-async def test_list_goes_on_where_the_page_before_ended(tmp_path: Path) -> None:
+async def test_list_goes_on_where_the_page_before_ended(home: Home) -> None:
     """The newest first; the last page has no token."""
-    async with open_admin(tmp_path) as admin:
+    async with open_admin(home) as admin:
         ids = [(await admin.enroll(f"+4917000000{n}")).id for n in range(3)]
         first = await admin.participants.list_participants(v1.ListParticipantsRequest(page_size=2))
         assert [person.id for person in first.participants] == [ids[2], ids[1]]
@@ -115,9 +115,9 @@ async def test_list_goes_on_where_the_page_before_ended(tmp_path: Path) -> None:
         assert ([person.id for person in second.participants], second.next_page_token) == ([ids[0]], "")
 
 
-async def test_list_by_status(tmp_path: Path) -> None:
+async def test_list_by_status(home: Home) -> None:
     """An unspecified status is any; one that does not exist is refused."""
-    async with open_admin(tmp_path) as admin:
+    async with open_admin(home) as admin:
         ada, bob = await admin.enroll(ADA), await admin.enroll(BOB)
         paused = v1.UpdateParticipantRequest(participant_id=bob.id, status=v1.ParticipantStatus.PAUSED)
         await admin.participants.update_participant(paused)

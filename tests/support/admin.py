@@ -20,13 +20,13 @@ from promptpipe.services.readiness import Readiness
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
-    from pathlib import Path
 
     from grpclib.client import Channel
     from grpclib.const import Status
 
     from promptpipe.app.components import Components
     from promptpipe.ports.store import Store
+    from tests.support.service import Home
 
 ADA = "+16505551234"
 BOB = "+16505554321"
@@ -71,9 +71,9 @@ class Admin:
 
 
 @asynccontextmanager
-async def open_admin(folder: Path, wrap: Callable[[Store], Store] = lambda store: store) -> AsyncIterator[Admin]:
+async def open_admin(home: Home, wrap: Callable[[Store], Store] = lambda store: store) -> AsyncIterator[Admin]:
     """Give the gRPC plane of a service on a database of its own, with *wrap* around the store."""
-    settings = load_settings(database_url=f"sqlite:///{folder}/admin.db")
+    settings = load_settings(database_url=home.database_url)
     readiness = Readiness()
     with listen("127.0.0.1", 0, "test") as listener:
         target = f"127.0.0.1:{listener.getsockname()[1]}"

@@ -64,6 +64,16 @@ class Home:
         with psycopg.connect(self.database_url) as connection:
             return connection.execute(as_psycopg(sql), parameters).fetchall()
 
+    def change(self, sql: str, *parameters: object) -> None:
+        """Change the database behind the service's back."""
+        path = self.database_url.removeprefix("sqlite:///")
+        if path != self.database_url:
+            with closing(sqlite3.connect(path)) as file, file:
+                file.execute(sql, parameters)
+            return
+        with psycopg.connect(self.database_url) as connection:
+            connection.execute(as_psycopg(sql), parameters)
+
 
 @dataclass
 class Service:

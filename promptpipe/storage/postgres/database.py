@@ -8,7 +8,7 @@ import trio
 from psycopg import DatabaseError
 
 from promptpipe.model.errors import StoreUnavailableError
-from promptpipe.storage.postgres.errors import AGAIN, as_unavailable, is_stuck
+from promptpipe.storage.postgres.errors import AGAIN, as_invalid, as_unavailable, is_stuck
 from promptpipe.storage.postgres.transaction import PostgresTransaction
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class PostgresDatabase:
         except DatabaseError as error:
             if isinstance(error, AGAIN):
                 raise
-            raise as_unavailable(error) or error from error
+            raise as_unavailable(error) or as_invalid(error) or error from error
 
     async def _on(self, connection: Connection[Any], function: Function[T], mode: str) -> tuple[T, set[Work]]:
         async with connection.pipeline() as pipeline, connection.transaction():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from psycopg import DatabaseError, DataError, IntegrityError, OperationalError, errors
 
-from promptpipe.model.errors import SettingsError, StoreUnavailableError
+from promptpipe.model.errors import InvalidArgumentError, SettingsError, StoreUnavailableError
 from promptpipe.storage.transactions.transaction import ConflictError
 
 AGAIN = (
@@ -54,6 +54,16 @@ def is_permanent(error: Exception) -> bool:
         error,
         DataError | IntegrityError | errors.ProgramLimitExceeded | UnicodeError | OverflowError | ValueError,
     )
+
+
+def as_invalid(error: DatabaseError) -> InvalidArgumentError | None:
+    """Return *error* as `InvalidArgumentError` when a value is one that PostgreSQL cannot hold, such as a NUL in text.
+
+    Whatever is stored for good has been made storable before; this is about what is only looked for.
+    """
+    if isinstance(error, DataError):
+        return InvalidArgumentError("request", "has a value that the database cannot hold, such as a NUL character")
+    return None
 
 
 def as_unavailable(error: DatabaseError) -> StoreUnavailableError | None:
