@@ -483,6 +483,7 @@ async def test_timed_out_rollback(
         began = trio.current_time()
         with trio.CancelScope() as scope:
             async with nearby.transaction():
+                await nearby.execute("SELECT 1")
                 os.kill(backend, signal.SIGSTOP)
                 scope.cancel()
                 await trio.lowlevel.checkpoint()

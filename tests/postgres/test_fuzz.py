@@ -74,6 +74,19 @@ async def pipelined_transaction(connection: Connection) -> None:
         await connection.execute("SELECT pg_sleep(0.001)")
 
 
+async def transaction(connection: Connection) -> None:
+    async with connection.transaction():
+        await connection.execute("SELECT v FROM fuzz WHERE id = %s FOR UPDATE", [1])
+        await connection.execute("INSERT INTO fuzz VALUES (%s, 't') ON CONFLICT DO NOTHING", [1])
+
+
+async def store_transaction(connection: Connection) -> None:
+    async with connection.pipeline(), connection.transaction():
+        await (await connection.execute("SELECT v FROM fuzz WHERE id = %s FOR UPDATE", [1])).fetchone()
+        for number in range(3):
+            await connection.execute("UPDATE fuzz SET v = 's' WHERE id = %s", [number])
+
+
 async def large_pipeline(connection: Connection) -> None:
     async with connection.pipeline():
         for _ in range(3):
@@ -123,6 +136,8 @@ OPERATIONS: Sequence[Operation] = [
     batch_with_results,
     pipeline,
     pipelined_transaction,
+    transaction,
+    store_transaction,
     large_pipeline,
     copy_out,
     copy_in,
@@ -130,6 +145,9 @@ OPERATIONS: Sequence[Operation] = [
     server_cursor,
     failing_query,
 ]
+
+REPEATED = [pipelined_transaction, transaction, store_transaction, pipeline, batch, savepoints]
+"""Those whose blocks end with a statement that a late cancel request might hit."""
 
 
 @pytest.fixture
@@ -203,7 +221,7 @@ async def test_one_connection(fuzzed: str, observer: Observer) -> None:
 async def test_many_cancel_requests(fuzzed: str, observer: Observer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Requests that are repeated without a pause hit everything, also a ROLLBACK; none hits what comes after."""
     monkeypatch.setattr(cancellation, "ASK_AGAIN_SECONDS", 0.0005)
-    await check(fuzzed, observer, rounds=200, seed=7, operations=[pipelined_transaction, pipeline, batch, savepoints])
+    await check(fuzzed, observer, rounds=200, seed=7, operations=REPEATED)
 
 
 async def test_pool(fuzzed: str, observer: Observer) -> None:

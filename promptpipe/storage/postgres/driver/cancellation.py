@@ -13,16 +13,16 @@ from psycopg import errors as e
 from psycopg._connection_base import BaseConnection
 from psycopg._copy_base import BaseCopy
 from psycopg._cursor_base import BaseCursor
-from psycopg._pipeline_base import BasePipeline
 from psycopg._preparing import Prepare
 from psycopg._server_cursor_base import ServerCursorMixin
 from psycopg.pq import ExecStatus, PipelineStatus, TransactionStatus
 from psycopg.rows import Row
-from psycopg.transaction import BaseTransaction
 from trio.lowlevel import checkpoint_if_cancelled, enable_ki_protection
 
 from promptpipe.storage.postgres.driver.lock import ConversationLock
+from promptpipe.storage.postgres.driver.pipeline import Pipeline
 from promptpipe.storage.postgres.driver.statements import PreparedStatements
+from promptpipe.storage.postgres.driver.transaction import Cursor, Transaction
 from promptpipe.storage.postgres.driver.wire import Wire, run_connecting
 
 if TYPE_CHECKING:
@@ -43,8 +43,7 @@ _AT_REST = {TransactionStatus.IDLE, TransactionStatus.INTRANS, TransactionStatus
 
 _STREAM_BEGIN: Final = BaseCursor._stream_send_gen.__code__  # noqa: SLF001  (all private names: see `internals`)
 _COPY_IN_END: Final = generators.copy_end.__code__
-_PIPELINE_BEGIN: Final = BasePipeline._enter_gen.__code__  # noqa: SLF001
-_PIPELINE_END: Final = BasePipeline._exit_gen.__code__  # noqa: SLF001
+_PIPELINE_BEGIN: Final = Pipeline._enter_gen.__code__  # noqa: SLF001
 
 _FINISHED_ALWAYS: Final = frozenset(
     function.__code__
@@ -55,17 +54,17 @@ _FINISHED_ALWAYS: Final = frozenset(
         BaseConnection._tpc_prepare_gen,  # noqa: SLF001
         BaseConnection._tpc_finish_gen,  # noqa: SLF001
         BaseCopy._end_copy_out_gen,  # noqa: SLF001
-        BasePipeline._enter_gen,  # noqa: SLF001
-        BasePipeline._exit_gen,  # noqa: SLF001
-        BaseTransaction._enter_gen,  # noqa: SLF001
-        BaseTransaction._exit_gen,  # noqa: SLF001
+        Pipeline._enter_gen,  # noqa: SLF001
+        Pipeline.settle_gen,
+        Transaction._enter_gen,  # noqa: SLF001
+        Transaction._exit_gen,  # noqa: SLF001
         ServerCursorMixin._close_gen,  # noqa: SLF001
         generators.copy_end,
     )
 )
 """Beginnings and ends of blocks. They run to their end though canceled, or the block would be left half open.
 
-Those of pipelines wait for the statements before them, which are canceled then.
+In a pipeline they wait for the statements before them, which are canceled then.
 """
 
 
@@ -75,11 +74,17 @@ class CancelableConnection(AsyncConnection[Row]):
     cleanup_seconds: float = 5.0
     """How long clean-up may take once canceled, before the connection is closed instead."""
 
+    _pipeline: Pipeline | None
+
     def __init__(self, pgconn: PGconn, *args: Any, **kwargs: Any) -> None:
         super().__init__(pgconn, *args, **kwargs)
         self._wire = Wire(pgconn)
         self._prepared = PreparedStatements()
+        self.cursor_factory = Cursor
         self._streamed = False
+        self.begin_later = False
+        """Whether a transaction block has been entered and the server has not been told."""
+
         self.lock = ConversationLock(pgconn, self._wire)  # type: ignore[assignment]  # psycopg only enters and leaves it
 
     @enable_ki_protection
@@ -97,7 +102,7 @@ class CancelableConnection(AsyncConnection[Row]):
                 gen = self._reset_row_mode(gen)
             elif code is _COPY_IN_END and self.pgconn.transaction_status in _AT_REST:
                 raise e.QueryCanceled("the COPY was canceled before")  # as psycopg expects of the end of one that fails
-            return await self._finish(gen, cancel=code is _PIPELINE_BEGIN or code is _PIPELINE_END)
+            return await self._finish(gen)
         if code is _STREAM_BEGIN:
             self._streamed = True
         started = False
@@ -124,15 +129,16 @@ class CancelableConnection(AsyncConnection[Row]):
         yield from generators.execute(self.pgconn)
         return (yield from begin)
 
-    async def _finish(self, generator: PQGen[T], *, cancel: bool) -> T:
-        """Run the beginning or end of a block to its end, though canceled; *cancel* what it waits for then."""
+    async def _finish(self, generator: PQGen[T]) -> T:
+        """Run the beginning or end of a block to its end, though canceled; cancel the statements it waits for then."""
         try:
             return await self._wire.run(generator)
         except _INTERRUPTIONS as interruption:
             finish = partial(self._wire.run, generator)
+            in_pipeline = self.pgconn.pipeline_status != PipelineStatus.OFF
             with self._cleanup():
                 try:
-                    result = await (self._cancel_until(finish, at_once=False) if cancel else finish())  # noqa: ASYNC120
+                    result = await (self._cancel_until(finish, at_once=False) if in_pipeline else finish())  # noqa: ASYNC120
                 except (e.QueryCanceled, e.PipelineAborted):
                     raise interruption from None
                 if isinstance(interruption, trio.Cancelled):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import trio
@@ -15,14 +15,16 @@ from psycopg.rows import Row
 from promptpipe.storage.postgres.driver.attempts import connection_attempts, failure_of_all
 from promptpipe.storage.postgres.driver.cancellation import CancelableConnection
 from promptpipe.storage.postgres.driver.pipeline import Pipeline
+from promptpipe.storage.postgres.driver.transaction import Transaction
 from promptpipe.storage.postgres.driver.wire import run_connecting
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
     from typing import Self
 
     from psycopg import AsyncPipeline, AsyncTransaction
-    from psycopg.abc import AdaptContext, ConnMapping, ConnParam
+    from psycopg._tpc import Xid
+    from psycopg.abc import AdaptContext, ConnMapping, ConnParam, PQGen
     from psycopg.cursor_async import AsyncCursor
     from psycopg.rows import AsyncRowFactory
 
@@ -39,8 +41,8 @@ class Connection(CancelableConnection[Row]):
     - what has not begun when it is canceled does not begin;
     - a query canceled midway is canceled in the server and its results are thrown away. In autocommit mode it may have
       taken effect all the same; in a transaction it is rolled back with it;
-    - BEGIN, COMMIT, ROLLBACK, the phases of a two-phase commit and the ends of pipelines, COPY and server cursors run
-      to their end. So a transaction whose body ended normally is committed though it is canceled on its way out: a
+    - COMMIT, ROLLBACK, the phases of a two-phase commit and the ends of pipelines, COPY and server cursors run to
+      their end. So a transaction whose body ended normally is committed though it is canceled on its way out: a
       block left without an exception has committed. Left by `trio.Cancelled` it was rolled back, except when the
       connection is `closed` afterwards: then a COMMIT may have been on its way;
     - in a pipeline, statements whose results have not come yet are still running: its end cancels them.
@@ -151,15 +153,55 @@ class Connection(CancelableConnection[Row]):
     ) -> AsyncIterator[AsyncTransaction]:
         """Begin a transaction, or a savepoint within one; commit it at the end, or roll back when left by an exception.
 
-        `psycopg.Rollback` rolls back and ends there. For cancellation see `Connection`.
+        `psycopg.Rollback` rolls back and ends there. For cancellation see `Connection`. In autocommit mode, BEGIN is
+        sent with the first statement, in the same round trip if that has parameters. Until then the server knows
+        nothing of the block, and `info.transaction_status` is `IDLE`.
         """
-        begun: AsyncTransaction | None = None
+        self._check_connection_ok()
+        await self._settle()
+        transaction = Transaction(self, savepoint_name, force_rollback)
         try:
-            async with super().transaction(savepoint_name, force_rollback) as begun:
-                yield begun
+            async with transaction:
+                yield transaction
         finally:
-            if begun is not None and begun.status is begun.Status.ACTIVE:
+            if transaction.status is Transaction.Status.ACTIVE:
                 self._break("a transaction could not be ended")
+
+    async def _settle(self) -> None:
+        """Send BEGIN if that was left for later, and wait until nothing runs: now the transaction's status is known."""
+        if self.begin_later or (self._pipeline and not self._pipeline.settled):
+            async with self.lock:
+                await self.wait(self._settle_gen())
+
+    def _settle_gen(self) -> PQGen[None]:
+        yield from self._start_query()
+        if self._pipeline:
+            yield from self._pipeline.settle_gen()
+
+    def _start_query(self) -> PQGen[None]:
+        if self.begin_later:
+            self.begin_later = False
+            yield from self._exec_command(self._get_tx_start_command())
+        else:
+            yield from super()._start_query()
+
+    def begin_with_gen(self, statement: PQGen[None]) -> PQGen[None]:
+        """Run *statement*, and the BEGIN that it sends in front of itself, in one round trip if possible."""
+        if self._pipeline or self._streamed:
+            yield from statement
+        else:
+            with self._pipeline_of_its_own() as pipeline:
+                yield from pipeline.run_gen(statement)
+
+    def _check_intrans_gen(self, attribute: str) -> PQGen[None]:
+        if self.begin_later:
+            yield from self._settle_gen()
+        yield from super()._check_intrans_gen(attribute)
+
+    async def tpc_recover(self) -> list[Xid]:
+        """Return the transactions that have been prepared and not ended, by whomever."""
+        await self._settle()
+        return await super().tpc_recover()
 
     @asynccontextmanager
     async def pipeline(self) -> AsyncIterator[AsyncPipeline]:
@@ -189,10 +231,15 @@ class Connection(CancelableConnection[Row]):
     @asynccontextmanager
     async def _pipeline_nolock(self) -> AsyncIterator[AsyncPipeline]:
         """Give a pipeline to psycopg, for a batch; it holds the lock."""
-        pipeline = self._pipeline = Pipeline(self, has_lock=True)
-        try:
+        with self._pipeline_of_its_own() as pipeline:
             async with pipeline:
                 yield pipeline
+
+    @contextmanager
+    def _pipeline_of_its_own(self) -> Iterator[Pipeline]:
+        pipeline = self._pipeline = Pipeline(self, has_lock=True)
+        try:
+            yield pipeline
         finally:
             self._pipeline = None
             if self.pgconn.pipeline_status:

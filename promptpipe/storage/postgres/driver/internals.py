@@ -20,17 +20,22 @@ KNOWN_VERSION = "3.3.9"
 
 _GENERATORS = {
     "_connection_base:BaseConnection._cancel_gen": "self",
+    "_connection_base:BaseConnection._check_intrans_gen": "self attribute",
     "_connection_base:BaseConnection._commit_gen": "self",
     "_connection_base:BaseConnection._connect_gen": "conninfo",
+    "_connection_base:BaseConnection._exec_command": "self command result_format",
     "_connection_base:BaseConnection._rollback_gen": "self",
+    "_connection_base:BaseConnection._start_query": "self",
     "_connection_base:BaseConnection._tpc_begin_gen": "self xid",
     "_connection_base:BaseConnection._tpc_finish_gen": "self action xid",
     "_connection_base:BaseConnection._tpc_prepare_gen": "self",
     "_copy_base:BaseCopy._end_copy_out_gen": "self",
+    "_cursor_base:BaseCursor._execute_gen": "self query params prepare binary",
     "_cursor_base:BaseCursor._stream_send_gen": "self query params binary size",
     "_pipeline_base:BasePipeline._communicate_gen": "self",
     "_pipeline_base:BasePipeline._enter_gen": "self",
     "_pipeline_base:BasePipeline._exit_gen": "self",
+    "_pipeline_base:BasePipeline._sync_gen": "self",
     "_preparing:PrepareManager.maintain_gen": "self conn",
     "_server_cursor_base:ServerCursorMixin._close_gen": "self",
     "generators:copy_end": "pgconn error",
@@ -42,6 +47,7 @@ _GENERATORS = {
 """Generators that the driver runs, recognizes or leaves alone, each with its parameters."""
 
 _FUNCTIONS = {
+    "_connection_base:BaseConnection._get_tx_start_command": "self",
     "_connection_base:BaseConnection._should_cancel": "self",
     "_conninfo_utils:get_param": "params name",
     "_conninfo_utils:get_param_def": "keyword _cache",
@@ -49,6 +55,8 @@ _FUNCTIONS = {
     "_conninfo_utils:split_attempts": "params",
     "_pipeline_async:AsyncPipeline.__init__": "self conn _no_lock",
     "_pipeline_base:BasePipeline._enqueue_sync": "self",
+    "_pipeline_base:BasePipeline._exit": "self exc",
+    "_pipeline_base:BasePipeline._process_results": "self queued results",
     "_preparing:PrepareManager.key": "query",
     "_preparing:PrepareManager.maybe_add_to_cache": "self query prep name",
     "_preparing:PrepareManager._should_discard": "self prep results _PrepareManager__should_clear",
@@ -60,9 +68,13 @@ _FUNCTIONS = {
     "connection_async:AsyncConnection.connect": "conninfo autocommit prepare_threshold context row_factory "
     "cursor_factory kwargs",
     "connection_async:AsyncConnection.pipeline": "self",
+    "connection_async:AsyncConnection.tpc_recover": "self",
     "connection_async:AsyncConnection.transaction": "self savepoint_name force_rollback",
     "connection_async:AsyncConnection.wait": "self gen interval timeout",
     "conninfo:timeout_from_conninfo": "params",
+    "transaction:BaseTransaction._get_commit_commands": "self",
+    "transaction:BaseTransaction._get_enter_commands": "self",
+    "transaction:BaseTransaction._get_rollback_commands": "self",
 }
 """Functions that it calls or overrides."""
 
@@ -73,10 +85,12 @@ _ATTRIBUTES = {
     "_connection_base:BaseConnection.__init__": "_adapters _autocommit _closed _num_transactions _pipeline _prepared "
     "_tpc pgconn",
     "connection_async:AsyncConnection.__init__": "cursor_factory lock row_factory",
+    "_cursor_base:BaseCursor.__init__": "_conn",
+    "_cursor_base:BaseCursor._reset": "_query",
     "_pipeline_base:BasePipeline.__init__": "command_queue level pgconn result_queue",
-    "transaction:BaseTransaction.__init__": "status",
+    "transaction:BaseTransaction.__init__": "_conn _outer_transaction _savepoint_name force_rollback pgconn status",
 }
-"""Attributes that a constructor sets."""
+"""Attributes that a constructor, or what it calls, sets."""
 
 _WITHOUT_ASYNCIO = (
     "_copy_base",
