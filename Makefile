@@ -7,7 +7,7 @@ UV     := $(BIN)/uv
 SOURCES = $(shell git ls-files '*.py' ':!:*/pb/*')
 
 .DEFAULT_GOAL := help
-.PHONY: help env run test test-fast test-contract check format proto bench-rpc lock clean
+.PHONY: help env run test test-fast test-contract check format bench bench-rpc proto lock clean
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ check: $(STAMP) ## lint, types, imports, dependencies, spelling
 format: $(STAMP) ## format the code and apply safe fixes
 	@$(BIN)/ruff check --quiet --fix .
 	@$(BIN)/ruff format --quiet .
+
+bench: $(STAMP) ## measure the PostgreSQL driver against psycopg on asyncio
+	@$(BIN)/python -m bench.postgres_driver
 
 bench-rpc: $(STAMP) ## measure the gRPC server against grpclib on asyncio
 	@$(BIN)/python -m bench.rpc

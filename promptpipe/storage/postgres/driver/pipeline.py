@@ -61,7 +61,6 @@ class Pipeline(AsyncPipeline):
 
     def __init__(self, connection: AsyncConnection[Any], *, has_lock: bool = False) -> None:
         super().__init__(connection, has_lock)
-        self._sender = _sender_of_this_run()
         self._unsent = 0
         self._synchronizing = False
         self._synchronized = True
@@ -82,6 +81,7 @@ class Pipeline(AsyncPipeline):
     def run_gen(self, statement: PQGen[None]) -> PQGen[None]:
         """Begin the pipeline, run *statement* in it and end it."""
         yield from self._enter_gen()
+        self._unsent = 1  # it is sent below at the latest: the sender need not care
         try:
             try:
                 yield from statement
@@ -120,7 +120,7 @@ class Pipeline(AsyncPipeline):
             yield from send(self.pgconn)
         else:
             if not self._unsent:
-                self._sender.waiting.append(self)
+                _sender_of_this_run().waiting.append(self)
             self._unsent += 1
 
     def _process_results(self, queued: PendingResult, results: list[PGresult]) -> None:
