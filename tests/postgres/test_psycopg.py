@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio  # noqa: TID251  to forbid it
+import enum
 import os
+import re
 import subprocess
 import sys
 from ctypes.util import find_library
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
-from psycopg import transaction, waiting
+from psycopg import waiting
 
-from promptpipe.storage.postgres.driver import Connection
+from promptpipe.storage.postgres.driver import Connection, internals
 from promptpipe.storage.postgres.driver.internals import KNOWN_VERSION, check_psycopg
 from tests.postgres import test_fuzz
 from tests.postgres.observer import assert_sound
@@ -37,11 +40,21 @@ def test_other_version() -> None:
         check_psycopg("3.3.10")
 
 
-def test_missing_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A name that is gone is named."""
-    monkeypatch.delattr(transaction.BaseTransaction, "_exit_gen")
-    monkeypatch.delattr(waiting, "_ready")
-    with pytest.raises(ImportError, match=r"transaction:BaseTransaction\._exit_gen is gone.*waiting:_ready is gone"):
+@pytest.mark.parametrize(
+    "name", sorted(internals._GENERATORS | internals._FUNCTIONS | dict.fromkeys(internals._OTHERS))
+)
+def test_missing_name(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """A name that is gone is named, or what is found in its place."""
+    module, _, path = name.partition(":")
+    *owner, attribute = path.split(".")
+    found = import_module(f"psycopg.{module}")
+    for part in owner:
+        found = getattr(found, part)
+    if isinstance(found, enum.EnumType):
+        monkeypatch.setattr(import_module(f"psycopg.{module}"), owner[0], enum.Enum("Other", {"OTHER": 1}))
+    else:
+        monkeypatch.delattr(found, attribute)
+    with pytest.raises(ImportError, match=rf"{re.escape(name)} (is gone|takes)"):
         check_psycopg()
 
 
@@ -64,12 +77,24 @@ def test_other_attributes(monkeypatch: pytest.MonkeyPatch) -> None:
         check_psycopg()
 
 
-def test_import_fails() -> None:
-    """The driver as a whole cannot be imported then."""
-    program = "import psycopg; psycopg.__version__ = '4.0'; import promptpipe.storage.postgres.driver"
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ("psycopg.__version__ = '4.0'", "not for 4.0: the names it uses look"),
+        (
+            "del psycopg.BaseConnection._commit_gen",
+            "not for 3.3.9: _connection_base:BaseConnection._commit_gen is gone",
+        ),
+        ("del psycopg.waiting._ready", "not for 3.3.9: waiting:_ready is gone"),
+        ("del psycopg._preparing.Key", "not for 3.3.9: _preparing:Key is gone"),
+    ],
+)
+def test_import_fails(change: str, error: str) -> None:
+    """The driver as a whole cannot be imported then, and what it would have missed first does not hide the reason."""
+    program = f"import psycopg; {change}; import promptpipe.storage.postgres.driver"
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert ended.returncode == 1
-    assert "ImportError: the driver is written for psycopg 3.3.9, not for 4.0" in ended.stderr
+    assert f"ImportError: the driver is written for psycopg 3.3.9, {error}" in ended.stderr
 
 
 async def test_asyncio_is_never_touched(url: str, observer: Observer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,8 +130,7 @@ async def test_asyncio_is_never_touched(url: str, observer: Observer, monkeypatc
 @pytest.mark.timeout(600)
 def test_pure_python(postgres_url: str) -> None:
     """All the fast tests of this folder pass with psycopg's pure Python implementation and the system's libpq."""
-    if psycopg.pq.__impl__ == "python":
-        pytest.skip("this is it")
+    assert psycopg.pq.__impl__ == "binary"
     assert find_library("pq"), "no libpq: install Debian's libpq5"
     again = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow", "--timeout=120"]
     environment = os.environ | {"PSYCOPG_IMPL": "python", "PROMPTPIPE_TEST_POSTGRES_URL": postgres_url}
@@ -119,3 +143,5 @@ def test_pure_python(postgres_url: str) -> None:
         check=False,
     )
     assert ended.returncode == 0, ended.stdout
+    skipped = [line for line in ended.stdout.splitlines() if line.startswith("SKIPPED")]
+    assert all("libpq" in line for line in skipped), skipped

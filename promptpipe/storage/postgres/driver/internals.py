@@ -47,6 +47,7 @@ _GENERATORS = {
 """Generators that the driver runs, recognizes or leaves alone, each with its parameters."""
 
 _FUNCTIONS = {
+    "_connection_base:BaseConnection._check_connection_ok": "self",
     "_connection_base:BaseConnection._get_tx_start_command": "self",
     "_connection_base:BaseConnection._should_cancel": "self",
     "_conninfo_utils:get_param": "params name",
@@ -78,8 +79,17 @@ _FUNCTIONS = {
 }
 """Functions that it calls or overrides."""
 
-_CALLABLES = ("errors:_WaitTimeout", "generators:cancel", "generators:fetch_many", "generators:send", "waiting:_ready")
-"""Names whose parameters a C implementation need not tell."""
+_OTHERS = (
+    "_preparing:Key",
+    "_preparing:Prepare.NO",
+    "_preparing:Prepare.SHOULD",
+    "errors:_WaitTimeout",
+    "generators:cancel",
+    "generators:fetch_many",
+    "generators:send",
+    "waiting:_ready",
+)
+"""Names that are no functions, or whose parameters a C implementation need not tell."""
 
 _ATTRIBUTES = {
     "_connection_base:BaseConnection.__init__": "_adapters _autocommit _closed _num_transactions _pipeline _prepared "
@@ -118,7 +128,7 @@ def _changes() -> Iterator[str]:
     if compiled not in (None, KNOWN_VERSION):
         yield f"its compiled part has version {compiled}"
     yield from _changed_functions()
-    yield from (f"{name} is gone" for name in _CALLABLES if _find(name) is None)
+    yield from (f"{name} is gone" for name in _OTHERS if _find(name) is None)
     for name, attributes in _ATTRIBUTES.items():
         set_there = inspect.unwrap(_find(name)).__code__.co_names
         yield from (f"{name} sets no {attribute}" for attribute in attributes.split() if attribute not in set_there)
