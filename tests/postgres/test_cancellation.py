@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import signal
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, nullcontext
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ import trio
 import trio.testing
 from psycopg import errors
 
-from promptpipe.storage.postgres.driver import Connection
+from promptpipe.storage.postgres.driver import Connection, cancellation
 from tests.postgres.observer import Observer, assert_sound
 
 if TYPE_CHECKING:
@@ -105,6 +105,32 @@ async def test_what_is_canceled_before_it_begins_is_not_sent(
     await assert_sound(connection)
 
 
+async def test_the_first_request_is_sent_at_once(
+    connection: Connection, observer: Observer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server is asked as soon as a query is canceled: alone, first in a transaction, in a pipeline."""
+    monkeypatch.setattr(cancellation, "ASK_AGAIN_SECONDS", 60.0)
+    for around in (nullcontext, connection.transaction, connection.pipeline):
+        async with canceled_when_running(observer), around():
+            cursor = await connection.execute("SELECT pg_sleep(%s)", [10.0])
+            await cursor.fetchone()
+        await assert_sound(connection)
+
+
+async def test_what_is_canceled_before_it_begins_is_not_sent_in_a_pipeline(
+    connection: Connection, observer: Observer, table: str
+) -> None:
+    """Nor does a statement join those that a pipeline has sent already."""
+    with trio.CancelScope() as scope:
+        async with connection.pipeline():
+            await connection.execute("INSERT INTO canceled VALUES (1)")
+            scope.cancel()
+            await connection.execute("INSERT INTO canceled VALUES (2)")
+    assert scope.cancelled_caught
+    assert (2,) not in observer.rows(f"SELECT id FROM {table}")
+    await assert_sound(connection)
+
+
 @pytest.mark.usefixtures("table")
 async def test_half_sent_query(connection: Connection, observer: Observer) -> None:
     """A query canceled while its parameters are being sent ends soon too, though the server had not read it yet."""
@@ -172,6 +198,22 @@ async def test_statement_cache_survives(connection: Connection, observer: Observ
     for _ in range(8):
         await connection.execute(query, [0.0])
     await assert_sound(connection)
+
+
+async def test_statement_that_took_effect(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the request comes too late, what the statement did to prepared ones is taken into account."""
+    await connection.execute("CREATE TEMP TABLE changed (a int)")
+    await connection.execute("SELECT * FROM changed", prepare=True)
+
+    async def come_too_late() -> None:
+        await trio.lowlevel.checkpoint()
+
+    monkeypatch.setattr(connection, "_request_cancel", come_too_late)
+    with trio.move_on_after(0.02) as scope:
+        await connection.execute("ALTER TABLE changed ADD b int; SELECT pg_sleep(0.1)")
+    assert scope.cancelled_caught
+    assert connection.usable()
+    await connection.execute("SELECT * FROM changed", prepare=True)
 
 
 async def test_transaction(connection: Connection, observer: Observer, table: str) -> None:
@@ -251,6 +293,21 @@ async def test_explicit_commit_and_rollback(url: str, observer: Observer, table:
                 scope.cancel()
                 await end()
             assert connection.usable()
+    assert observer.rows(f"SELECT id FROM {table}") == [(1,)]
+
+
+async def test_two_phases(url: str, observer: Observer, table: str) -> None:
+    """So do the phases of a two-phase commit."""
+    async with await Connection.connect(url) as connection:
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await connection.tpc_begin("canceled phases")
+        await connection.execute("INSERT INTO canceled VALUES (1)")
+        for phase in (connection.tpc_prepare, connection.tpc_commit):
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                await phase()
+        assert connection.usable()
     assert observer.rows(f"SELECT id FROM {table}") == [(1,)]
 
 
@@ -388,14 +445,19 @@ async def server_cursor(connection: Connection) -> None:
     ],
 )
 async def test_anything(
-    connection: Connection, observer: Observer, table: str, work: Callable[[Connection], Awaitable[None]]
+    connection: Connection,
+    observer: Observer,
+    table: str,
+    caplog: pytest.LogCaptureFixture,
+    work: Callable[[Connection], Awaitable[None]],
 ) -> None:
-    """Whatever is running is canceled, and nothing of a transaction or a COPY remains."""
+    """Whatever is running is canceled, nothing of a transaction or a COPY remains, and nobody is warned of anything."""
     async with canceled_when_running(observer):
         await work(connection)
     assert observer.running() == 0
     if work is not batch:
         assert observer.rows(f"SELECT id FROM {table}") == []
+    assert caplog.text == ""
     await assert_sound(connection)
 
 
@@ -452,8 +514,17 @@ async def test_block_that_cannot_be_ended(connection: Connection, caplog: pytest
 async def test_timed_out_clean_up(
     nearby: Connection, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """When the server does not end the query, the connection is closed after `cleanup_seconds`."""
-    monkeypatch.setattr(nearby, "cleanup_seconds", 0.2)
+    """When the server does not end the query, the connection is closed after `cleanup_seconds` and a few requests."""
+    monkeypatch.setattr(nearby, "cleanup_seconds", 0.5)
+    requests = 0
+    send_request = nearby._request_cancel
+
+    async def count() -> None:
+        nonlocal requests
+        requests += 1
+        await send_request()
+
+    monkeypatch.setattr(nearby, "_request_cancel", count)
     backend = nearby.info.backend_pid
     try:
         async with trio.open_nursery() as nursery:
@@ -471,6 +542,7 @@ async def test_timed_out_clean_up(
         os.kill(backend, signal.SIGCONT)
     assert nearby.closed
     assert "did not end" in caplog.text
+    assert 2 <= requests <= 4
 
 
 async def test_timed_out_rollback(
@@ -511,6 +583,46 @@ def test_keyboard_interrupt(local_url: str) -> None:
     with pytest.raises(KeyboardInterrupt):
         trio.run(main)
     assert monotonic() - began < SOON
+
+
+def test_keyboard_interrupt_in_a_callback(local_url: str) -> None:
+    """Ctrl-C while libpq calls back is not lost in it."""
+
+    async def main() -> None:
+        async with await Connection.connect(local_url, autocommit=True) as connection:
+            connection.add_notice_handler(lambda _: signal.raise_signal(signal.SIGINT))
+            try:
+                await connection.execute("DO $$ BEGIN RAISE NOTICE 'now'; PERFORM pg_sleep(10); END $$")
+            finally:
+                await assert_sound(connection)  # noqa: ASYNC102  not canceled: interrupted
+
+    began = monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        trio.run(main)
+    assert monotonic() - began < SOON
+
+
+async def test_request_that_fails(
+    connection: Connection, observer: Observer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A server that cannot be asked leaves nothing to do but to close; whoever asked for another task is told."""
+
+    async def fail() -> None:
+        raise errors.OperationalError("nobody there")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(connection.execute, "SELECT pg_sleep(0.1)")
+        await observer.wait_running()
+        with monkeypatch.context() as patch:
+            patch.setattr(connection, "_request_cancel", fail)
+            with pytest.raises(errors.OperationalError, match="nobody there"):
+                await connection.cancel_safe()
+    await assert_sound(connection)
+    monkeypatch.setattr(connection, "_request_cancel", fail)
+    async with canceled_when_running(observer):
+        await connection.execute("SELECT pg_sleep(10)")
+    assert connection.closed
+    assert "nobody there" in caplog.text
 
 
 async def test_cancel_from_another_task(connection: Connection, observer: Observer) -> None:

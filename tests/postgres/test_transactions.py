@@ -128,12 +128,18 @@ async def test_whatever_is_first(connection: Connection, observer: Observer, tab
     await assert_sound(connection)
 
 
-async def test_first_after_a_stream(connection: Connection) -> None:
+async def test_first_after_a_stream(connection: Connection, round_trips: RoundTrips) -> None:
     """A transaction's first statement returns its rows together, though the query before did not."""
     assert [row async for row in connection.cursor().stream("SELECT generate_series(1, 3)")] == [(1,), (2,), (3,)]
     async with connection.transaction():
         cursor = await connection.execute("SELECT generate_series(1, %s)", [3])
         assert await cursor.fetchall() == [(1,), (2,), (3,)]
+    async with round_trips(2), connection.transaction():
+        await connection.execute("SELECT %s", [1])
+    assert [row async for row in connection.cursor().stream("SELECT 1")] == [(1,)]
+    for expected in (2, 1):
+        async with round_trips(expected), connection.pipeline():
+            await connection.execute("SELECT 1")
 
 
 async def test_first_fails(connection: Connection, observer: Observer, table: str) -> None:

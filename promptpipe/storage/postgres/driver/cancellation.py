@@ -11,7 +11,6 @@ import trio
 from psycopg import AsyncConnection, capabilities, generators
 from psycopg import errors as e
 from psycopg._connection_base import BaseConnection
-from psycopg._copy_base import BaseCopy
 from psycopg._cursor_base import BaseCursor
 from psycopg._preparing import Prepare
 from psycopg._server_cursor_base import ServerCursorMixin
@@ -53,7 +52,6 @@ _FINISHED_ALWAYS: Final = frozenset(
         BaseConnection._tpc_begin_gen,  # noqa: SLF001
         BaseConnection._tpc_prepare_gen,  # noqa: SLF001
         BaseConnection._tpc_finish_gen,  # noqa: SLF001
-        BaseCopy._end_copy_out_gen,  # noqa: SLF001
         Pipeline._enter_gen,  # noqa: SLF001
         Pipeline.settle_gen,
         Transaction._enter_gen,  # noqa: SLF001
@@ -159,8 +157,7 @@ class CancelableConnection(AsyncConnection[Row]):
                 with suppress(e.Error):
                     await self._cancel_until(partial(self._wire.run, generator), at_once=True)
             else:
-                # Run to its end it would send more: what follows a BEGIN or a PREPARE.
-                generator.close()
+                # Run to its end it would send more (what follows a BEGIN or a PREPARE), so it is left where it is.
                 with suppress(e.Error):
                     await self._cancel_until(self._discard_results, at_once=True)
             return
@@ -177,11 +174,11 @@ class CancelableConnection(AsyncConnection[Row]):
         """
         pause = ASK_AGAIN_SECONDS
         if at_once:
-            await self._request_cancel()
+            await self._ask()
         while True:
             with trio.move_on_after(pause):
                 return await done()
-            await self._request_cancel()
+            await self._ask()
             pause *= 2
 
     async def _discard_results(self) -> None:
@@ -202,16 +199,20 @@ class CancelableConnection(AsyncConnection[Row]):
         # A statement that had its effect all the same may have made prepared ones useless.
         await self._wire.run(self._prepared.maintain_gen(self))
 
-    async def _request_cancel(self) -> None:
-        """Send a cancel request and wait until it has taken effect; close the connection when that fails."""
+    async def _ask(self) -> None:
+        """Request what a clean-up needs; close the connection when that fails."""
         try:
-            if capabilities.has_cancel_safe():
-                await run_connecting(self._cancel_gen())
-            else:
-                await trio.to_thread.run_sync(self.pgconn.get_cancel().cancel, abandon_on_cancel=True)
+            await self._request_cancel()
         except e.Error as error:
             self._break(f"the cancel request failed ({error})")
             raise
+
+    async def _request_cancel(self) -> None:
+        """Send a cancel request and wait until it has taken effect."""
+        if capabilities.has_cancel_safe():
+            await run_connecting(self._cancel_gen())
+        else:
+            await trio.to_thread.run_sync(self.pgconn.get_cancel().cancel, abandon_on_cancel=True)
 
     async def cancel_safe(self, *, timeout: float = 30.0) -> None:  # noqa: ASYNC109  as psycopg has it
         """Ask the server to cancel what runs on this connection, for another task than the one that waits for it.

@@ -157,7 +157,6 @@ class Connection(CancelableConnection[Row]):
         sent with the first statement, in the same round trip if that has parameters. Until then the server knows
         nothing of the block, and `info.transaction_status` is `IDLE`.
         """
-        self._check_connection_ok()
         await self._settle()
         transaction = Transaction(self, savepoint_name, force_rollback)
         try:
@@ -174,7 +173,8 @@ class Connection(CancelableConnection[Row]):
                 await self.wait(self._settle_gen())
 
     def _settle_gen(self) -> PQGen[None]:
-        yield from self._start_query()
+        if self.begin_later:
+            yield from self._start_query()
         if self._pipeline:
             yield from self._pipeline.settle_gen()
 
@@ -189,13 +189,14 @@ class Connection(CancelableConnection[Row]):
         """Run *statement*, and the BEGIN that it sends in front of itself, in one round trip if possible."""
         if self._pipeline or self._streamed:
             yield from statement
+            self._streamed = False  # BEGIN went by itself, which resets libpq's row mode
         else:
             with self._pipeline_of_its_own() as pipeline:
                 yield from pipeline.run_gen(statement)
 
     def _check_intrans_gen(self, attribute: str) -> PQGen[None]:
         if self.begin_later:
-            yield from self._settle_gen()
+            yield from self._start_query()
         yield from super()._check_intrans_gen(attribute)
 
     async def tpc_recover(self) -> list[Xid]:

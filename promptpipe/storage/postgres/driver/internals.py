@@ -29,7 +29,6 @@ _GENERATORS = {
     "_connection_base:BaseConnection._tpc_begin_gen": "self xid",
     "_connection_base:BaseConnection._tpc_finish_gen": "self action xid",
     "_connection_base:BaseConnection._tpc_prepare_gen": "self",
-    "_copy_base:BaseCopy._end_copy_out_gen": "self",
     "_cursor_base:BaseCursor._execute_gen": "self query params prepare binary",
     "_cursor_base:BaseCursor._stream_send_gen": "self query params binary size",
     "_pipeline_base:BasePipeline._communicate_gen": "self",
