@@ -74,6 +74,25 @@ async def test_canceled() -> None:
         assert trio.current_time() - began < 1.0
 
 
+async def test_canceled_is_closed() -> None:
+    """A canceled attempt hangs up at once, also while somebody holds on to its exception."""
+    held = []
+    with closing(trio.socket.socket()) as listener:
+        await listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        with trio.move_on_after(0.05):
+            try:
+                await Connection.connect(host="127.0.0.1", port=listener.getsockname()[1], user="x")
+            except trio.Cancelled as canceled:
+                held.append(canceled)
+                raise
+        server, _ = await listener.accept()
+        with closing(server), trio.fail_after(1.0):
+            while await server.recv(1000):
+                pass
+    assert held
+
+
 async def test_canceled_anywhere(url: str, observer: Observer) -> None:
     """Wherever an attempt is canceled, no connection is left in the server."""
     caught = 0

@@ -12,7 +12,7 @@ import trio.testing
 from psycopg import IsolationLevel, errors
 from psycopg.rows import dict_row
 
-from promptpipe.storage.postgres.driver import Connection
+from promptpipe.storage.postgres.driver import Connection, pipeline
 from tests.postgres.observer import assert_sound
 
 if TYPE_CHECKING:
@@ -135,6 +135,48 @@ async def test_pipeline_errors(connection: Connection, table: str) -> None:
         async with connection.pipeline():
             await connection.execute("SELECT 1/0")
             await connection.execute("SELECT 1")
+    await assert_sound(connection)
+
+
+async def test_nested_pipelines(connection: Connection) -> None:
+    """A pipeline within another synchronizes at both ends: what failed before it fails its beginning."""
+    async with connection.pipeline():
+        assert not connection.usable()
+        await connection.execute("SELECT 1/0")
+        with pytest.raises(errors.DivisionByZero):
+            async with connection.pipeline():
+                raise AssertionError("entered")
+        with pytest.raises(errors.DivisionByZero):
+            async with connection.pipeline():
+                await connection.execute("SELECT 1/0")
+        await connection.execute("SELECT 1")
+    await assert_sound(connection)
+
+
+async def test_pipeline_left_in_a_transaction(connection: Connection) -> None:
+    """A pipeline that is left by an exception leaves no transaction open in autocommit mode."""
+    with pytest.raises(KeyError):  # noqa: PT012  all of it is needed
+        async with connection.pipeline():
+            await connection.execute("BEGIN")
+            raise KeyError
+    await assert_sound(connection)
+
+
+async def test_copy_in_a_pipeline(connection: Connection, caplog: pytest.LogCaptureFixture) -> None:
+    """The server has no way back from it: the connection is closed."""
+    with pytest.raises(errors.OperationalError, match="COPY"):
+        async with connection.pipeline():
+            await connection.execute("COPY (SELECT 1) TO STDOUT")
+    assert connection.closed
+    assert "could not be ended" in caplog.text
+
+
+async def test_large_statement_that_nobody_waits_for(connection: Connection) -> None:
+    """The end of a pipeline sends what the socket has not taken yet, and nothing of the pipeline remains."""
+    async with connection.pipeline():
+        await connection.execute("SELECT length(%s)", ["z" * LARGE])
+    await trio.testing.wait_all_tasks_blocked()
+    assert pipeline._sender_of_this_run().waiting == []
     await assert_sound(connection)
 
 
@@ -267,6 +309,8 @@ async def test_notices(connection: Connection) -> None:
     connection.add_notice_handler(lambda notice: heard.append(notice.message_primary))
     await connection.execute("DO $$ BEGIN RAISE NOTICE 'hear'; END $$")
     assert heard == ["hear"]
+    assert connection.usable()
+    assert len(connection._notice_handlers) == 1
 
 
 async def test_tasks_take_turns(connection: Connection) -> None:
@@ -314,7 +358,19 @@ async def pipeline_without_waiting(connection: Connection) -> None:
             await connection.execute("SELECT 1")
 
 
-@pytest.mark.parametrize("work", [copy_without_waiting, pipeline_without_waiting])
+async def batch_without_waiting(connection: Connection) -> None:
+    await connection.cursor().executemany("SELECT %s::int", ((number,) for number in range(10_000)))
+
+
+async def blocks_without_statements(connection: Connection) -> None:
+    for _ in range(5000):
+        async with connection.transaction():
+            pass
+
+
+@pytest.mark.parametrize(
+    "work", [copy_without_waiting, pipeline_without_waiting, batch_without_waiting, blocks_without_statements]
+)
 async def test_busy_connections_let_others_run(
     connection: Connection, url: str, work: Callable[[Connection], Awaitable[None]]
 ) -> None:

@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING
 import trio
 import trio.testing
 
+from promptpipe.storage.postgres.driver import connection as connection_module
 from tests.postgres.observer import assert_sound
 
 if TYPE_CHECKING:
+    import pytest
+
     from promptpipe.storage.postgres.driver import Connection
     from tests.postgres.observer import Observer
 
@@ -56,6 +59,31 @@ async def test_time_limit(connection: Connection, observer: Observer) -> None:
     await trio.lowlevel.wait_readable(connection.fileno())
     assert [note.payload async for note in connection.notifies(timeout=0)] == ["here"]
     assert [note async for note in connection.notifies(timeout=0)] == []
+    await assert_sound(connection)
+
+
+async def test_more_than_expected(connection: Connection, observer: Observer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that has too much to say is not usable; what it has said is not lost."""
+    await connection.execute("LISTEN more")
+    observer.rows("NOTIFY more")
+    await trio.lowlevel.wait_readable(connection.fileno())
+    monkeypatch.setattr(connection_module, "MAX_READS_WHEN_IDLE", 1)
+    assert not connection.usable()
+    assert len([note async for note in connection.notifies(timeout=0)]) == 1
+
+
+async def test_looking_on_while_listening(connection: Connection) -> None:
+    """A connection on which somebody listens is not usable by anybody else."""
+    async with trio.open_nursery() as nursery:
+
+        async def listen() -> None:
+            async with aclosing(connection.notifies()) as notifications:
+                await anext(notifications)
+
+        nursery.start_soon(listen)
+        await trio.testing.wait_all_tasks_blocked()
+        assert not connection.usable()
+        nursery.cancel_scope.cancel()
     await assert_sound(connection)
 
 

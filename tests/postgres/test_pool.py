@@ -91,6 +91,21 @@ async def test_first_come_first_served(url: str) -> None:
         assert served == list(range(11))
         assert pool.statistics.waiting == 0
         assert pool.statistics.waited_seconds > 0
+        async with held(pool, 1):
+            with pytest.raises(PoolTimeoutError):
+                async with pool.connection(wait_seconds=0.0):
+                    raise AssertionError("there is more than one")
+
+
+async def test_canceled_before(url: str) -> None:
+    """Nothing is lent to a task that is canceled."""
+    async with Pool(url, size=1) as pool:
+        assert await pid(pool)
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            async with pool.connection():
+                raise AssertionError("lent")
+        assert scope.cancelled_caught
 
 
 async def test_waiting_has_a_deadline(url: str) -> None:

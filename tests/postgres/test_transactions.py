@@ -77,7 +77,7 @@ async def test_block_without_statements(connection: Connection, round_trips: Rou
     """The server does not hear of it, however it is left."""
     async with round_trips(0):
         async with connection.transaction():
-            pass
+            assert not connection.usable()
         async with connection.transaction(force_rollback=True):
             pass
         async with connection.transaction():
@@ -128,6 +128,15 @@ async def test_whatever_is_first(connection: Connection, observer: Observer, tab
     await assert_sound(connection)
 
 
+async def test_name(connection: Connection, observer: Observer, table: str) -> None:
+    """The savepoint that a block is named for is there to go back to."""
+    async with connection.transaction("name"):
+        await insert(connection, 1)
+        await connection.execute("ROLLBACK TO name")
+        await insert(connection, 2)
+    assert inserted(observer) == [2]
+
+
 async def test_first_after_a_stream(connection: Connection, round_trips: RoundTrips) -> None:
     """A transaction's first statement returns its rows together, though the query before did not."""
     assert [row async for row in connection.cursor().stream("SELECT generate_series(1, 3)")] == [(1,), (2,), (3,)]
@@ -158,6 +167,12 @@ async def test_first_fails(connection: Connection, observer: Observer, table: st
         with pytest.raises(errors.InFailedSqlTransaction):
             await insert(connection, 1)
         raise psycopg.Rollback
+    async with connection.transaction():
+        with pytest.raises(errors.ProgrammingError):
+            await connection.execute("SELECT %s, %s", [1])
+        await insert(connection, 1)
+        raise psycopg.Rollback
+    assert inserted(observer) == []
     await assert_sound(connection)
 
 
@@ -221,6 +236,8 @@ async def test_pipelined_round_trips(
 
 async def test_pipelined_failure(connection: Connection, observer: Observer, table: str) -> None:
     """A statement whose result nobody asked for fails the block at its end; the pipeline goes on after it."""
+    notices: list[str | None] = []
+    connection.add_notice_handler(lambda notice: notices.append(notice.message_primary))
     async with connection.pipeline():
         await insert(connection, 1)
         with pytest.raises(errors.DivisionByZero):  # noqa: PT012  all of it is needed
@@ -242,6 +259,7 @@ async def test_pipelined_failure(connection: Connection, observer: Observer, tab
         assert connection.info.transaction_status == TransactionStatus.IDLE
         await insert(connection, 7)
     assert inserted(observer) == [1, 4, 6, 7]
+    assert notices == []
     await assert_sound(connection)
 
 
@@ -278,6 +296,7 @@ async def test_pipelined_in_any_mode(url: str, observer: Observer, table: str, a
         connection.add_notice_handler(lambda notice: notices.append(notice.message_primary))
         async with connection.pipeline():
             async with connection.transaction(named or None):
+                assert await (await connection.execute("SELECT %s::int", [1])).fetchone() == (1,)
                 await insert(connection, 1)
             async with connection.transaction(named or None, force_rollback=True):
                 await insert(connection, 2)

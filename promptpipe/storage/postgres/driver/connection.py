@@ -133,7 +133,6 @@ class Connection(CancelableConnection[Row]):
                 if not self._wire.readable():
                     break
                 pgconn.consume_input()
-                pgconn.is_busy()  # makes libpq look at what it has read
                 while notification := pgconn.notifies():
                     if pgconn.notify_handler:
                         pgconn.notify_handler(notification)
@@ -187,9 +186,8 @@ class Connection(CancelableConnection[Row]):
 
     def begin_with_gen(self, statement: PQGen[None]) -> PQGen[None]:
         """Run *statement*, and the BEGIN that it sends in front of itself, in one round trip if possible."""
-        if self._pipeline or self._streamed:
+        if self._pipeline:
             yield from statement
-            self._streamed = False  # BEGIN went by itself, which resets libpq's row mode
         else:
             with self._pipeline_of_its_own() as pipeline:
                 yield from pipeline.run_gen(statement)

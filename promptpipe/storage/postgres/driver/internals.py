@@ -95,11 +95,10 @@ _ATTRIBUTES = {
     "_tpc pgconn",
     "connection_async:AsyncConnection.__init__": "cursor_factory lock row_factory",
     "_cursor_base:BaseCursor.__init__": "_conn",
-    "_cursor_base:BaseCursor._reset": "_query",
     "_pipeline_base:BasePipeline.__init__": "command_queue level pgconn result_queue",
     "transaction:BaseTransaction.__init__": "_conn _outer_transaction _savepoint_name force_rollback pgconn status",
 }
-"""Attributes that a constructor, or what it calls, sets."""
+"""Attributes that a constructor sets."""
 
 _WITHOUT_ASYNCIO = (
     "_copy_base",

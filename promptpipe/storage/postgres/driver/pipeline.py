@@ -20,9 +20,6 @@ if TYPE_CHECKING:
 MAX_UNSENT = 32
 """Statements that are kept back, at most."""
 
-LARGE = 16_384
-"""Bytes in a parameter from which a statement is not kept back."""
-
 
 class _Sender(Instrument):
     """Sends what pipelines have kept back when the event loop has run all that can run and is about to wait."""
@@ -54,9 +51,9 @@ class Pipeline(AsyncPipeline):
     """A `psycopg.AsyncPipeline` that spares system calls and round trips.
 
     psycopg sends every statement by itself, which is half of what a small one costs. Here they are kept in libpq's
-    buffer until a result is asked for, the pipeline is synchronized, some have come together, or, when none of this
-    happens, the event loop has nothing else to do. And psycopg synchronizes at every beginning and end of a block;
-    here only if something was sent since the last time.
+    buffer (which sends all but the last 8 kB at once) until a result is asked for, the pipeline is synchronized, some
+    have come together, or, when none of this happens, the event loop has nothing else to do. And psycopg synchronizes
+    at every beginning and end of a block; here only if something was sent since the last time.
     """
 
     def __init__(self, connection: AsyncConnection[Any], *, has_lock: bool = False) -> None:
@@ -108,7 +105,7 @@ class Pipeline(AsyncPipeline):
         super()._enqueue_sync()
 
     def _communicate_gen(self) -> PQGen[None]:
-        if not self._synchronizing and (self._unsent >= MAX_UNSENT or self._is_large()):
+        if not self._synchronizing and self._unsent >= MAX_UNSENT:
             self._unsent = 0
             yield from super()._communicate_gen()
             return
@@ -126,12 +123,6 @@ class Pipeline(AsyncPipeline):
     def _process_results(self, queued: PendingResult, results: list[PGresult]) -> None:
         self._synchronized = results[0].status == ExecStatus.PIPELINE_SYNC
         super()._process_results(queued, results)
-
-    def _is_large(self) -> bool:
-        """Return whether the last statement has much to send."""
-        last = self.result_queue[-1] if self.result_queue else None
-        query = last and last[0]._query  # noqa: SLF001
-        return bool(query and query.params and any(value and len(value) > LARGE for value in query.params))
 
     def send(self) -> None:
         """Send what has been kept back, as far as the socket takes it."""

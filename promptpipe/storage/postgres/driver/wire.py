@@ -8,7 +8,6 @@ it is told "not ready yet", and yields what it waits for once more.
 from __future__ import annotations
 
 import select
-from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, TypeVar, cast
 
@@ -106,8 +105,7 @@ class Wire:
             notify_closing(self._either.fileno())
             self._either.close()
             self._either = None
-        with suppress(OperationalError):  # libpq may have closed the socket already
-            notify_closing(self._pgconn.socket)
+        notify_closing(self._pgconn.socket)
         self._pgconn.finish()
 
 
