@@ -87,8 +87,10 @@ class Waking:
             async for notification in notifications:
                 teller, _, works = notification.payload.partition(":")
                 if teller != self._worker:
-                    for name in works.split(","):
-                        self._wake(Work(name))
+                    named = works.split(",")  # by anybody: whatever is none of ours is passed over
+                    for work in Work:
+                        if work.value in named:
+                            self._wake(work)
 
     async def _tell(self, connection: Connection[Any]) -> None:
         while True:

@@ -115,31 +115,41 @@ FROM stale WHERE jobs.id = stale.id
 RETURNING 1 AS one
 
 -- name: list_jobs
-SELECT id, queue, priority, kind, status, run_at, payload, dedupe_key, participant_id, attempt, max_attempts, worker,
-    last_error, created_at, updated_at, NULL::timestamptz AS finished_at
-FROM jobs WHERE id < :after
-    AND (:status::text IS NULL OR status = :status) AND (:kind::text IS NULL OR kind = :kind)
-    AND (:queue::text IS NULL OR queue = :queue)
-UNION ALL
-SELECT id, queue, priority, kind, status, run_at, payload, dedupe_key, participant_id, attempt, max_attempts, worker,
-    last_error, created_at, finished_at AS updated_at, finished_at
-FROM job_history WHERE id < :after
-    AND (:status::text IS NULL OR status = :status) AND (:kind::text IS NULL OR kind = :kind)
-    AND (:queue::text IS NULL OR queue = :queue)
+-- A page of each: PostgreSQL would read and sort everything otherwise.
+SELECT * FROM (
+    (SELECT id, queue, priority, kind, status, run_at, payload, dedupe_key, participant_id, attempt, max_attempts,
+        worker, last_error, created_at, updated_at, NULL::timestamptz AS finished_at
+    FROM jobs WHERE id < :after
+        AND (:status::text IS NULL OR status = :status) AND (:kind::text IS NULL OR kind = :kind)
+        AND (:queue::text IS NULL OR queue = :queue)
+    ORDER BY id DESC LIMIT :limit)
+    UNION ALL
+    (SELECT id, queue, priority, kind, status, run_at, payload, dedupe_key, participant_id, attempt, max_attempts,
+        worker, last_error, created_at, finished_at, finished_at
+    FROM job_history WHERE id < :after
+        AND (:status::text IS NULL OR status = :status) AND (:kind::text IS NULL OR kind = :kind)
+        AND (:queue::text IS NULL OR queue = :queue)
+    ORDER BY id DESC LIMIT :limit)
+) AS pages
 ORDER BY id DESC LIMIT :limit
 
 -- name: list_jobs_of
-SELECT id, queue, priority, kind, status, run_at, payload, dedupe_key, participant_id, attempt, max_attempts, worker,
-    last_error, created_at, updated_at, NULL::timestamptz AS finished_at
-FROM jobs WHERE participant_id = :participant_id AND id < :after
-    AND (:status::text IS NULL OR status = :status) AND (:kind::text IS NULL OR kind = :kind)
-    AND (:queue::text IS NULL OR queue = :queue)
-UNION ALL
-SELECT id, queue, priority, kind, status, run_at, payload, dedupe_key, participant_id, attempt, max_attempts, worker,
-    last_error, created_at, finished_at AS updated_at, finished_at
-FROM job_history WHERE participant_id = :participant_id AND id < :after
-    AND (:status::text IS NULL OR status = :status) AND (:kind::text IS NULL OR kind = :kind)
-    AND (:queue::text IS NULL OR queue = :queue)
+-- A page of each: PostgreSQL would read and sort everything otherwise.
+SELECT * FROM (
+    (SELECT id, queue, priority, kind, status, run_at, payload, dedupe_key, participant_id, attempt, max_attempts,
+        worker, last_error, created_at, updated_at, NULL::timestamptz AS finished_at
+    FROM jobs WHERE participant_id = :participant_id AND id < :after
+        AND (:status::text IS NULL OR status = :status) AND (:kind::text IS NULL OR kind = :kind)
+        AND (:queue::text IS NULL OR queue = :queue)
+    ORDER BY id DESC LIMIT :limit)
+    UNION ALL
+    (SELECT id, queue, priority, kind, status, run_at, payload, dedupe_key, participant_id, attempt, max_attempts,
+        worker, last_error, created_at, finished_at, finished_at
+    FROM job_history WHERE participant_id = :participant_id AND id < :after
+        AND (:status::text IS NULL OR status = :status) AND (:kind::text IS NULL OR kind = :kind)
+        AND (:queue::text IS NULL OR queue = :queue)
+    ORDER BY id DESC LIMIT :limit)
+) AS pages
 ORDER BY id DESC LIMIT :limit
 
 -- name: hasten_job
@@ -149,4 +159,4 @@ UPDATE jobs SET due_at = promptpipe_now(), run_at = promptpipe_now(), updated_at
 DELETE FROM job_history WHERE id = :id
 
 -- name: lock_jobs
-SELECT id FROM jobs WHERE dedupe_key = ANY (:dedupe_keys) ORDER BY id FOR UPDATE
+SELECT id FROM jobs WHERE dedupe_key = ANY (:dedupe_keys) AND dedupe_key IS NOT NULL ORDER BY id FOR UPDATE

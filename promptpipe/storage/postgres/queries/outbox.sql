@@ -8,7 +8,7 @@ VALUES (:id, :participant_id, :channel, :recipient, :recipient_kind, :class, :la
 SELECT * FROM outbox_messages WHERE id = :id
 
 -- name: message_by_key
-SELECT *, created_at > promptpipe_now() - :hold AS held FROM outbox_messages WHERE dedupe_key = :dedupe_key
+SELECT *, created_at > promptpipe_now() - :hold::interval AS held FROM outbox_messages WHERE dedupe_key = :dedupe_key
 
 -- name: head_message
 SELECT * FROM outbox_messages WHERE lane_key = :lane_key AND seq IS NOT NULL ORDER BY seq LIMIT 1

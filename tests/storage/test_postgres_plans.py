@@ -1,0 +1,138 @@
+"""Every hot statement on PostgreSQL can use the index that was made for it."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+import trio
+
+from promptpipe.storage.postgres import PostgresConfig, migrate_postgres
+from promptpipe.storage.postgres.transaction import STATEMENTS
+from tests.support.postgres import drop_database, new_database
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+HOT = {
+    # statement: the index that narrows the search, and the columns by which it does
+    "due_lanes": ("lanes_due", ["kind", "priority", "due_at"]),
+    "due_suspect_lane": ("lanes_due", ["kind", "priority", "due_at"]),
+    "next_due_lane": ("lanes_due", ["kind", "priority", "due_at"]),
+    "lease_lanes": ("lanes_pkey", ["kind", "key"]),
+    "held_lane": ("lanes_pkey", ["kind", "key"]),
+    "lock_lanes": ("lanes_pkey", ["kind", "key"]),
+    "extend_lanes": ("lanes_pkey", ["kind", "key"]),
+    "keep_lane": ("lanes_pkey", ["kind", "key"]),
+    "release_lane": ("lanes_pkey", ["kind", "key"]),
+    "set_lane_due": ("lanes_pkey", ["kind", "key"]),
+    "lanes_of_worker": ("lanes_worker", ["worker"]),
+    "due_jobs": ("jobs_due", ["queue", "priority", "due_at"]),
+    "due_suspect_job": ("jobs_due", ["queue", "priority", "due_at"]),
+    "next_due_job": ("jobs_due", ["queue", "priority", "due_at"]),
+    "lease_jobs": ("jobs_pkey", ["id"]),
+    "held_jobs": ("jobs_pkey", ["id"]),
+    "extend_jobs": ("jobs_pkey", ["id"]),
+    "delete_job": ("jobs_pkey", ["id"]),
+    "job_by_key": ("jobs_dedupe", ["dedupe_key"]),
+    "lock_jobs": ("jobs_dedupe", ["dedupe_key"]),
+    "jobs_of_worker": ("jobs_worker", ["worker"]),
+    "head_event": ("mailbox_events_order", ["participant_id"]),
+    "hand_out_event": ("mailbox_events_pkey", ["id"]),
+    "delete_event": ("mailbox_events_pkey", ["id"]),
+    "waiting_timer_by_key": ("mailbox_events_dedupe", ["dedupe_key"]),
+    "head_message": ("outbox_messages_order", ["lane_key"]),
+    "message_by_key": ("outbox_messages_dedupe", ["dedupe_key"]),
+    "postponed_messages": ("outbox_messages_not_before", ["not_before"]),
+    "next_postponed": ("outbox_messages_not_before", ["not_before"]),
+    "mark_sending": ("outbox_messages_pkey", ["id"]),
+    "attempt": ("outbox_attempts_pkey", ["message_id", "n"]),
+    "attempt_by_provider_id": ("outbox_attempts_provider", ["channel", "provider_id"]),
+    "owner_of_address": ("participant_addresses_pkey", ["channel", "address"]),
+    "addresses_of": ("participant_addresses_owner", ["participant_id"]),
+    "flow_states_of": ("flow_states_pkey", ["participant_id"]),
+    "change_flow_state": ("flow_states_(?:pkey|type)", ["participant_id", "flow_type"]),
+    "hooks_of": ("registered_hooks_pkey", ["participant_id"]),
+}
+
+ROWS = """
+INSERT INTO jobs (id, queue, priority, due_at, kind, status, run_at, payload, dedupe_key, participant_id, max_attempts,
+    worker, created_at, updated_at)
+SELECT 'j' || n, 'q' || n % 3, n % 4, now() + n * interval '1 s', 'k', 'queued', now(), '{}', 'd' || n, 'p' || n, 20,
+    'w' || n, now(), now()
+FROM generate_series(1, 3000) AS n;
+INSERT INTO job_history (id, queue, priority, kind, status, run_at, payload, participant_id, attempt, max_attempts,
+    created_at, finished_at)
+SELECT 'h' || n, 'q', 0, 'k', 'done', now(), '{}', 'p' || n, 1, 20, now(), now() FROM generate_series(1, 3000) AS n;
+INSERT INTO lanes (kind, key, priority, due_at, worker)
+SELECT kind, 'l' || n, n % 2, now() + n * interval '1 s', 'w' || n
+FROM generate_series(1, 2000) AS n, (VALUES ('mailbox'), ('outbox')) AS kinds (kind);
+INSERT INTO outbox_messages (id, participant_id, channel, recipient, recipient_kind, class, lane_key, seq, kind, body,
+    status, max_attempts, created_at, updated_at)
+SELECT 'm' || n, 'p' || n % 100, 'c', 'r', 'phone', 'reply', 'p' || n % 100, n, 'text', '{}', 'queued', 20, now(), now()
+FROM generate_series(1, 3000) AS n;
+INSERT INTO flow_states SELECT 'p' || n, 'f' || n % 3, 's', '{}', 1, now(), now() FROM generate_series(1, 3000) AS n;
+ANALYZE;
+"""
+
+LISTS = {
+    # statement: the indexes that give its order, so that nothing is sorted but pages
+    "list_jobs": ["jobs_pkey", "job_history_pkey"],
+    "list_jobs_of": ["jobs_participant", "job_history_participant"],
+    "list_messages": ["outbox_messages_pkey"],
+    "list_messages_of": ["outbox_messages_participant"],
+    "list_participants": ["conversation_participants_pkey"],
+    "list_flow_states": ["flow_states_pkey"],
+    "list_flow_states_of": ["flow_states_pkey"],
+    "list_responses": ["responses_pkey"],
+    "list_responses_of": ["responses_participant"],
+    "list_receipts": ["receipts_pkey"],
+}
+
+
+@pytest.fixture(scope="module")
+def connection(local_url: str) -> Iterator[psycopg.Connection]:
+    """Give a connection to a database for which a scan of a table costs more than anything."""
+    url = new_database(local_url)
+    trio.run(migrate_postgres, PostgresConfig(url=url))
+    with psycopg.connect(url, autocommit=True) as opened:
+        opened.execute(ROWS)
+        for way in ("seqscan", "bitmapscan"):
+            opened.execute(f"SET enable_{way} = off".encode())
+        yield opened
+    drop_database(local_url, url)
+
+
+def plan_of(connection: psycopg.Connection, name: str) -> str:
+    """Return the plan of a statement for whatever values."""
+    names: list[str] = []
+
+    def numbered(match: re.Match[str]) -> str:
+        if match[1] not in names:
+            names.append(match[1])
+        return f"${names.index(match[1]) + 1}"
+
+    sql = re.sub(r"(?<!:):([a-z]\w*)", numbered, STATEMENTS[name])
+    return "\n".join(str(line) for (line,) in connection.execute(f"EXPLAIN (GENERIC_PLAN) {sql}".encode()))
+
+
+@pytest.mark.parametrize("name", HOT)
+def test_hot_statement_searches_its_index(connection: psycopg.Connection, name: str) -> None:
+    """By all the columns that narrow the search."""
+    index, columns = HOT[name]
+    plan = plan_of(connection, name)
+    found = re.search(rf"using {index} on [^\n]*\n\s*Index Cond: (.*)", plan)
+    assert found is not None, plan
+    assert [column for column in columns if not re.search(rf"\b{column}\b", found[1])] == [], plan
+    assert "Seq Scan" not in plan, plan
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_list_reads_its_page_and_no_more(connection: psycopg.Connection, name: str) -> None:
+    """The index gives the order."""
+    plan = plan_of(connection, name)
+    assert re.findall(r"using (\w+) on", plan) == LISTS[name], plan
+    # Of two tables, a page each is read, and both are sorted.
+    assert (plan.count("Limit"), plan.count("Sort Key")) == ((1, 0) if len(LISTS[name]) == 1 else (3, 1)), plan
