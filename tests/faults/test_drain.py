@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import signal
-from functools import partial
 from typing import TYPE_CHECKING
 
 import httpx2
 import pytest
 import trio
 
+from tests.faults.load import Load
 from tests.faults.support import NOTHING_LEFT, left_over, root
 from tests.support.eventually import eventually
 from tests.support.people import text_webhook
@@ -17,54 +17,19 @@ from tests.support.script import TRANSCRIPT, converse
 from tests.support.service import open_service
 
 if TYPE_CHECKING:
-    from promptpipe.simulator.meta_stand_in import MetaStandIn
-    from tests.support.service import Home, Service
+    from tests.support.service import Home
 
 pytestmark = pytest.mark.slow
 
 GRACE = 3.0
 
 
-class Load:
-    """People who keep writing, whatever the service does; Meta repeats what was not acknowledged."""
-
-    def __init__(self, service: Service, people: int, each: int) -> None:
-        self.service = service
-        self.people = people
-        self.each = each
-        self.acknowledged = 0
-
-    async def run(self) -> None:
-        async with httpx2.AsyncClient(timeout=10) as client, trio.open_nursery() as nursery:
-            for person in range(self.people):
-                nursery.start_soon(self._write, f"1650555{person:04}", client)
-
-    async def _write(self, sender: str, client: httpx2.AsyncClient) -> None:
-        for number in range(self.each):
-            body = text_webhook(str(number), f"wamid.{sender}.{number}", sender)
-            await eventually(partial(self._acknowledged, body, client))
-            self.acknowledged += 1
-
-    async def _acknowledged(self, body: bytes, client: httpx2.AsyncClient) -> bool:
-        try:
-            return await self.service.post(body, client=client) == 200
-        except httpx2.TransportError:
-            return False
-
-
-def check_answers(load: Load, stand_in: MetaStandIn) -> None:
-    """Check that each person got an answer to each message, once, in order."""
-    expected = [("service", f"echo: {number}") for number in range(load.each)]
-    transcripts = [phone.transcript() for phone in stand_in.world.phones.values()]
-    assert transcripts == [expected] * load.people
-
-
 async def test_sigterm_under_load_ends_in_time_and_leaves_nothing_leased(home: Home) -> None:
     """Exit 0 within the grace; the next start goes on where this one stopped, with nothing to repair."""
     async with open_service(home, SHUTDOWN_GRACE=str(GRACE)) as (service, stand_in):
         stand_in.faults.latency = 0.2
-        load = Load(service, people=20, each=20)
-        async with trio.open_nursery() as nursery:
+        async with httpx2.AsyncClient(timeout=10) as client, trio.open_nursery() as nursery:
+            load = Load(post=lambda body: service.post(body, client=client), people=20, each=20)
             service.start(root("--echo"))
             await service.wait_ready()
             nursery.start_soon(load.run)
@@ -78,7 +43,7 @@ async def test_sigterm_under_load_ends_in_time_and_leaves_nothing_leased(home: H
             assert service.rows(on_the_wire) == [(0,)]
             service.start(root("--echo"))
         await eventually(lambda: left_over(service) == dict.fromkeys(NOTHING_LEFT, 0), within=30.0)
-        check_answers(load, stand_in)
+        load.check_answers(stand_in)
 
 
 async def test_second_signal_ends_at_once(home: Home) -> None:
