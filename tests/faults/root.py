@@ -36,11 +36,16 @@ def mortal(components: app.Components, killer: Killer) -> app.Components:
     )
 
 
+def echoing(components: app.Components) -> app.Components:
+    """Return *components* with the echo flow alone."""
+    return replace(components, flows=[EchoFlow()], recoverables=[])
+
+
 async def serve(arguments: argparse.Namespace) -> None:
     """Run the service as the arguments have it."""
     async with app.open_components(load_settings()) as components:
         point = arguments.kill or arguments.throw
-        changed = replace(components, flows=[EchoFlow()], recoverables=[]) if arguments.echo else components
+        changed = echoing(components) if arguments.echo else components
         await app.run(mortal(changed, Killer(point, throw=bool(arguments.throw))) if point else changed)
 
 

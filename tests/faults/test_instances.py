@@ -1,0 +1,80 @@
+"""Several instances on one database, killed at random while the database restarts under them."""
+
+from __future__ import annotations
+
+import random
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+
+from tests.faults.cluster import CONNECTIONS, connections, open_cluster
+from tests.faults.load import Load
+from tests.faults.spawner import start_forked
+from tests.faults.support import wait_settled
+from tests.support.eventually import eventually
+from tests.support.postgres import as_url, open_server
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from tests.faults.cluster import Cluster
+    from tests.support.postgres import Programs, Server
+
+pytestmark = pytest.mark.slow
+
+SECONDS = 30
+DATABASE_RESTARTS = {10, 20}
+"""In which seconds."""
+
+DRAIN_SECONDS = 45.0
+"""A lease, a send time-out, a doubt and its next attempt, with room for a machine that has other things to do."""
+
+
+async def kill_every_second(cluster: Cluster, server: Server, chance: random.Random) -> None:
+    """Kill an instance each second and start it again at once; now and then it is the database."""
+    begun = trio.current_time()
+    for second in range(1, SECONDS + 1):
+        await trio.sleep_until(begun + second)
+        instance = chance.choice(cluster.instances)
+        instance.signal(signal.SIGKILL)
+        await instance.wait_ended()
+        start_forked(instance)
+        if second in DATABASE_RESTARTS:
+            await trio.to_thread.run_sync(server.stop, signal.SIGQUIT)
+            server.launch()
+            await trio.to_thread.run_sync(server.wait_started)
+
+
+def within_bounds(found: Mapping[str, int]) -> bool:
+    """Return whether these are the connections of three instances, none of which has too many."""
+    return found.keys() == {"0", "1", "2"} and max(found.values()) <= CONNECTIONS
+
+
+@pytest.mark.timeout(180)
+async def test_killed_every_second_while_the_database_restarts(
+    postgres_programs: Programs, postgres_folder: Path, tmp_path: Path
+) -> None:
+    """Nothing is lost, nothing happens twice, order is kept, no lane is stuck and no connection is left behind."""
+    with open_server(postgres_programs, postgres_folder / tmp_path.name) as server:
+        async with open_cluster(tmp_path, as_url(server.new_database()), instances=3) as cluster:
+            cluster.stand_in.faults.latency = 0.02
+            load = Load(post=cluster.post, people=20, pause=0.5, repeated=0.1)
+            await cluster.start()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(load.run)
+                await kill_every_second(cluster, server, random.Random(20260304))
+                load.stop()
+            first = cluster.instances[0]
+            await wait_settled(first, DRAIN_SECONDS)
+            load.check_answers(cluster.stand_in)
+            for instance in cluster.instances:
+                await instance.wait_ready()
+            assert first.rows("SELECT count(*) FROM instances") == [(3,)]
+            await eventually(lambda: within_bounds(connections(server.url)))
+            await cluster.stop()
+            assert first.rows("SELECT count(*) FROM instances") == [(0,)]
+            assert first.rows("SELECT count(*) FROM lanes WHERE worker IS NOT NULL") == [(0,)]
+            await eventually(lambda: connections(server.url) == {})
