@@ -12,6 +12,7 @@ from psycopg import errors
 
 from promptpipe.storage.postgres.driver import Connection
 from tests.postgres.proxy import open_proxy
+from tests.support.eventually import eventually
 
 if TYPE_CHECKING:
     from tests.postgres.observer import Observer
@@ -81,6 +82,24 @@ async def test_listener_that_loses_its_server(own_server: Server) -> None:
             await trio.testing.wait_all_tasks_blocked()
             own_server.kill()
         assert connection.closed
+
+
+async def test_commit_that_waits_for_a_standby_is_not_canceled(own_server: Server) -> None:
+    """In a pipeline neither: the server would call it done, though it is nowhere else. The connection is closed."""
+    own_server.settings["synchronous_commit"] = "on"
+    own_server.restart()
+    async with await Connection.connect(own_server.url, autocommit=True) as connection:
+        connection.cleanup_seconds = 0.5
+        await connection.execute("CREATE TABLE replicated (id int)")
+        own_server.wait_for_standby()
+        await eventually(lambda: own_server.setting("synchronous_standby_names") == "*")
+        with trio.move_on_after(0.1) as scope:
+            async with connection.pipeline(), connection.transaction():
+                await connection.execute("INSERT INTO replicated VALUES (1)")
+        assert scope.cancelled_caught
+        assert connection.closed
+    async with await Connection.connect(own_server.url, autocommit=True) as other:
+        assert await (await other.execute("SELECT count(*) FROM replicated")).fetchone() == (0,)
 
 
 async def test_killed_server(own_server: Server) -> None:

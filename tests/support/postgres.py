@@ -198,13 +198,15 @@ class Server:
         self.process = None
 
     def wait_for_standby(self) -> None:
-        """From now on commit nothing that the standby has not got; it must follow already.
-
-        A copy made of this server before does not inherit that.
-        """
+        """From now on commit nothing that a standby has not got. Copies made before do not inherit that."""
         with psycopg.connect(self.url, autocommit=True) as connection:
             connection.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
             connection.execute("SELECT pg_reload_conf()")
+
+    def setting(self, name: str) -> str:
+        """Return the value of a setting."""
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            return str(connection.execute("SELECT current_setting(%s)", [name]).fetchall()[0][0])
 
     def synchronous(self) -> bool:
         """Return whether a standby confirms every commit."""

@@ -43,4 +43,4 @@ class SqlStore:
 
     async def probe(self) -> None:
         """See `Store.probe`."""
-        await self._database.write(lambda tx: tx.next_fence())
+        await self._database.write(lambda tx: tx.run("probe"))

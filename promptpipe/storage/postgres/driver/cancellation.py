@@ -166,7 +166,8 @@ class CancelableConnection(AsyncConnection[Row]):
     async def _cancel_until(self, done: Callable[[], Awaitable[T]], *, at_once: bool) -> T:
         """Ask the server to cancel what is running until *done*, begun anew each time, comes to its end.
 
-        Not *at_once*, it has a moment to come by itself: a ROLLBACK or COMMIT in a pipeline should not be canceled.
+        Not *at_once*, it has a moment to come by itself. A COMMIT in a pipeline is not canceled at all: one that waits
+        for a standby would then be done here and nowhere else, and look as if it were done everywhere.
 
         Once is not always enough. The server forgets a request that arrives before it has read the query (a long one
         may be half sent), and in a pipeline the next query may begin. Nor can it be too often: a request has taken
@@ -178,8 +179,13 @@ class CancelableConnection(AsyncConnection[Row]):
         while True:
             with trio.move_on_after(pause):
                 return await done()
-            await self._ask()
+            if at_once or self._statement_runs():
+                await self._ask()
             pause *= 2
+
+    def _statement_runs(self) -> bool:
+        """Return whether a statement of the pipeline is yet to be answered, and not only what ends its block."""
+        return self._pipeline is None or any(self._pipeline.result_queue)
 
     async def _discard_results(self) -> None:
         """Finish sending, and read what comes until nothing is running any more."""

@@ -1,6 +1,10 @@
 -- name: next_fence
 SELECT nextval('fences') AS value
 
+-- name: probe
+-- Its commit waits for the disk, and for standbys: a number of a sequence is written only now and then.
+SELECT pg_logical_emit_message(true, 'promptpipe', '')
+
 -- name: append_to_lane
 -- Only an empty lane becomes due by this: one that is held, or backs off, keeps its time.
 INSERT INTO lanes (kind, key, priority, seq, due_at) VALUES (:kind, :key, :priority, 1, promptpipe_now())

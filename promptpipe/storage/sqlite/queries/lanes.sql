@@ -1,6 +1,9 @@
 -- name: next_fence
 UPDATE sequences SET value = value + 1 WHERE name = 'fence' RETURNING value
 
+-- name: probe
+UPDATE sequences SET value = value + 1 WHERE name = 'fence'
+
 -- name: append_to_lane
 -- Only an empty lane becomes due by this: one that is held, or backs off, keeps its time.
 INSERT INTO lanes (kind, key, priority, seq, due_at) VALUES (:kind, :key, :priority, 1, :now)
