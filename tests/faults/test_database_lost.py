@@ -29,6 +29,9 @@ pytestmark = pytest.mark.slow
 AWAY_SECONDS = 3.0
 DRAIN_SECONDS = 45.0
 
+WITHOUT_STANDBY_SECONDS = 10.0
+"""Time for each message to be refused, and to be repeated after that."""
+
 
 async def wait_refused(cluster: Cluster, load: Load) -> None:
     """Wait until no instance is ready and webhooks are answered 503."""
@@ -121,6 +124,40 @@ async def test_failover_to_a_synchronous_standby(
             await wait_taken(cluster, load)
             primary.kill()
             await wait_refused(cluster, load)
+            await trio.to_thread.run_sync(standby.promote)
+            await wait_taken(cluster, load)
+            load.stop()
+            await check_end(cluster, load)
+
+
+@pytest.mark.timeout(180)
+async def test_standby_that_is_away_when_the_primary_is_lost(
+    postgres_programs: Programs, postgres_folder: Path, tmp_path: Path
+) -> None:
+    """What the standby has not got is not acknowledged, however often it is repeated; so the failover loses nothing.
+
+    Meanwhile the instance is not ready.
+    """
+    with open_pair(postgres_programs, postgres_folder / tmp_path.name) as (primary, standby):
+        await eventually(primary.synchronous)
+        url = as_url_of_both(primary.new_database(), standby)
+        async with (
+            open_cluster(tmp_path, url, instances=1, POSTGRES__TIMEOUT="1") as cluster,
+            trio.open_nursery() as nursery,
+        ):
+            load = Load(post=cluster.post, people=8, pause=0.2, repeated=0.1, within=60.0)
+            await cluster.start()
+            nursery.start_soon(load.run)
+            await wait_taken(cluster, load)
+            standby.kill()
+            await trio.sleep(WITHOUT_STANDBY_SECONDS / 2)
+            before = load.acknowledged
+            await wait_refused(cluster, load)
+            await trio.sleep(WITHOUT_STANDBY_SECONDS)
+            assert load.acknowledged == before
+            assert await cluster.ready() == [False]
+            primary.kill()
+            standby.start()
             await trio.to_thread.run_sync(standby.promote)
             await wait_taken(cluster, load)
             load.stop()
