@@ -30,11 +30,11 @@ CONNECTIONS = POOL_SIZE + 2
 SETTINGS = {
     "LEASE": "3",
     "WHATSAPP__SEND_TIMEOUT": "1",
-    "IN_DOUBT_WAIT": "6",
+    "IN_DOUBT_WAIT": "10",
     "POSTGRES__POOL_SIZE": str(POOL_SIZE),
     "POSTGRES__TIMEOUT": "5",
 }
-"""A doubt begins when the request surely has ended, and lasts six seconds. In that time a status settles it if the
+"""A doubt begins when the request surely has ended, and lasts ten seconds. In that time a status settles it if the
 request has arrived, for Meta's stand-in repeats what is not taken every two seconds or sooner: what was sent is not
 sent again. What never arrived is, before a test has lost its patience."""
 

@@ -1,4 +1,4 @@
-"""Several instances on one database, killed at random while the database restarts under them."""
+"""Several instances on one database, killed and frozen at random while the database restarts under them."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from tests.faults.cluster import Cluster
     from tests.support.postgres import Programs, Server
+    from tests.support.service import Service
 
 pytestmark = pytest.mark.slow
 
@@ -29,23 +30,40 @@ SECONDS = 30
 DATABASE_RESTARTS = {10, 20}
 """In which seconds."""
 
+FREEZES = {5, 15, 25}
+"""In which seconds an instance is not killed but stopped, for longer than its leases last."""
+FROZEN_SECONDS = 4.5
+
 DRAIN_SECONDS = 45.0
 """A lease, a send time-out, a doubt and its next attempt, with room for a machine that has other things to do."""
 
 
-async def kill_every_second(cluster: Cluster, server: Server, chance: random.Random) -> None:
-    """Kill an instance each second and start it again at once; now and then it is the database."""
+async def torment(cluster: Cluster, server: Server, chance: random.Random) -> None:
+    """Kill an instance each second and start it again at once, or freeze it; now and then restart the database."""
     begun = trio.current_time()
-    for second in range(1, SECONDS + 1):
-        await trio.sleep_until(begun + second)
-        instance = chance.choice(cluster.instances)
-        instance.signal(signal.SIGKILL)
-        await instance.wait_ended()
-        start_forked(instance)
-        if second in DATABASE_RESTARTS:
-            await trio.to_thread.run_sync(server.stop, signal.SIGQUIT)
-            server.launch()
-            await trio.to_thread.run_sync(server.wait_started)
+    async with trio.open_nursery() as nursery:
+        for second in range(1, SECONDS + 1):
+            await trio.sleep_until(begun + second)
+            instance = chance.choice(cluster.instances)
+            if second in FREEZES:
+                nursery.start_soon(freeze, instance)
+                continue
+            instance.signal(signal.SIGKILL)
+            await instance.wait_ended()
+            start_forked(instance)
+            if second in DATABASE_RESTARTS:
+                await trio.to_thread.run_sync(server.stop, signal.SIGQUIT)
+                server.launch()
+                await trio.to_thread.run_sync(server.wait_started)
+
+
+async def freeze(instance: Service) -> None:
+    """Stop a process where it is, and let it go on when others have its work; if it still is there."""
+    process = instance.process
+    assert process is not None
+    process.send_signal(signal.SIGSTOP)
+    await trio.sleep(FROZEN_SECONDS)
+    process.send_signal(signal.SIGCONT)
 
 
 def within_bounds(found: Mapping[str, int]) -> bool:
@@ -65,7 +83,7 @@ async def test_killed_every_second_while_the_database_restarts(
             await cluster.start()
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(load.run)
-                await kill_every_second(cluster, server, random.Random(20260304))
+                await torment(cluster, server, random.Random(20260304))
                 load.stop()
             first = cluster.instances[0]
             await wait_settled(first, DRAIN_SECONDS)
