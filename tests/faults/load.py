@@ -98,5 +98,5 @@ class Load:
         heard = {number: [text for _, text in phone.transcript()] for number, phone in stand_in.world.phones.items()}
         expected = {number: [f"echo: {n}" for n in range(said)] for number, said in self.written.items()}
         wrong = {number: heard.get(number) for number in expected if heard.get(number) != expected[number]}
-        assert wrong == {}
+        assert wrong == {}, wrong
         assert heard.keys() == expected.keys()

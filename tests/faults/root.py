@@ -36,9 +36,9 @@ def mortal(components: app.Components, killer: Killer) -> app.Components:
     )
 
 
-def echoing(components: app.Components) -> app.Components:
-    """Return *components* with the echo flow alone."""
-    return replace(components, flows=[EchoFlow()], recoverables=[])
+def echoing(components: app.Components, seconds: float = 0.0) -> app.Components:
+    """Return *components* with the echo flow alone, which takes *seconds* to answer."""
+    return replace(components, flows=[EchoFlow(seconds)], recoverables=[])
 
 
 async def serve(arguments: argparse.Namespace) -> None:

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(["promptpipe.app", "promptpipe.logs", "promptpipe.storage.postgres", "httpcore2"])
 
+ANSWER_SECONDS = 0.1
+"""How long the flow takes to answer, so that who is killed or frozen has conversations in hand."""
+
 
 class Forked:
     """A service process with the echo flow, to be used like a `subprocess.Popen`. It ends with whoever forked it."""
@@ -71,4 +74,4 @@ def _serve(environment: Mapping[str, str], folder: Path, log: Path) -> None:
 
 async def _run(parent: int) -> None:
     async with app.open_components(load_settings()) as components:
-        await app.run(echoing(components), with_process=parent)
+        await app.run(echoing(components, ANSWER_SECONDS), with_process=parent)

@@ -18,14 +18,17 @@ if TYPE_CHECKING:
 
 
 class EchoFlow:
-    """`flows.flow.Flow`, as simple as can be."""
+    """`flows.flow.Flow`, as simple as can be, which takes *seconds* to answer."""
 
     flow_type = handler_type = "echo"
     initial_state = "ACTIVE"
     job_kinds = frozenset({"tick"})
 
+    def __init__(self, seconds: float = 0.0) -> None:
+        self._seconds = seconds
+
     async def handle(self, event: Event, state: FlowState, context: FlowContext) -> Decision:
-        await trio.lowlevel.checkpoint()
+        await trio.sleep(self._seconds)
         text = f"echo: {event.text}" if isinstance(event, Replied) else event.kind
         heard = [*state.data.get("heard", []), text]  # type: ignore[misc]
         return Decision(
