@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, TypeVar
 import pytest
 import trio
 
-from promptpipe.model.decisions import Decision
+from promptpipe.model.decisions import Decision, Delivery
 from promptpipe.model.errors import AlreadyExistsError, LeaseLostError, PreconditionError
 from promptpipe.model.ids import JobId, WorkerId
 from promptpipe.model.jobs import Ending, Finish, Fire, NewJob, OnConflict
-from promptpipe.model.leases import Work
+from promptpipe.model.leases import Claimed, Lease, Work
 from promptpipe.model.messages import MessageStatus, Settlement, Verdict
 from promptpipe.model.participants import Profile
 from tests.support.database import LEASE_SECONDS
@@ -99,6 +99,21 @@ async def test_no_two_workers_claim_the_same_job(db: Database) -> None:
     assert len(claimed) == len(set(claimed)) == 3 * MANY
 
 
+async def test_job_that_is_replaced_while_it_ends_is_there_in_the_end(db: Database) -> None:
+    """Whoever replaces it finds it running, and takes it over, or ended, and makes another: one is live, always."""
+    for number in range(MANY):
+        await db.store.jobs.enqueue(timer(db, f"key{number}"))
+    leased = (await db.store.jobs.claim(db.claim(limit=MANY))).items
+    calls: list[Callable[[], Awaitable[object]]] = []
+    for item in leased:
+        calls.append(partial(db.store.jobs.finish, [Ending(item.lease, Finish())]))
+        again = timer(db, item.job.dedupe_key, on_conflict=OnConflict.REPLACE)
+        calls.append(partial(db.store.jobs.enqueue, again))
+    await all_at_once(calls)
+    live = db.rows("SELECT dedupe_key, status FROM jobs")
+    assert sorted(live) == sorted((f"key{number}", "queued") for number in range(MANY))
+
+
 @pytest.mark.parametrize("work", [Work.MAILBOX, Work.OUTBOX])
 async def test_no_two_workers_claim_the_same_lane(db: Database, work: Work) -> None:
     """A lane has one holder."""
@@ -109,12 +124,14 @@ async def test_no_two_workers_claim_the_same_lane(db: Database, work: Work) -> N
         else:
             await put(db, await enroll(db, sender))
     store = db.store.mailboxes if work is Work.MAILBOX else db.store.outbox
-    claims = [partial(store.claim, db.claim(limit=3, worker=f"w{number}")) for number in range(MANY)]
-    await all_at_once(claims)
-    await store.claim(db.claim(limit=100))
-    rows = db.rows("SELECT key, fence FROM lanes WHERE kind = ? AND leased", work.value)
-    assert len(rows) == MANY
-    assert (await store.claim(db.claim(limit=100))).items == []
+    claims: list[Callable[[], Awaitable[Claimed[Delivery] | Claimed[Lease]]]] = [
+        partial(store.claim, db.claim(limit=3, worker=f"w{number}")) for number in range(MANY)
+    ]
+    claimed = [item for answer in await all_at_once(claims) for item in answer.items]
+    claimed += (await store.claim(db.claim(limit=100))).items  # what a claim had passed over, locked
+    leases = [item.lease if isinstance(item, Delivery) else item for item in claimed]
+    assert len(leases) == len({lease.key for lease in leases}) == MANY
+    assert (await db.store.leases.extend(leases, LEASE_SECONDS)).lost == frozenset()
 
 
 async def test_decision_that_is_committed_twice_at_once_is_applied_once(db: Database) -> None:

@@ -135,7 +135,7 @@ async def _finish(tx: Transaction, endings: Sequence[Ending]) -> frozenset[Lease
     lost = set()
     for ending in endings:
         row = held.pop(ending.lease.key, None)
-        if row is None or row["fence"] != ending.lease.fence:
+        if row is None:
             lost.add(ending.lease)
         else:
             await _apply(tx, row, ending.outcome)
