@@ -38,6 +38,14 @@ def observer(request: pytest.FixtureRequest, database: str) -> Iterator[Observer
 
 
 @pytest.fixture
+def table(observer: Observer) -> Iterator[str]:
+    """Give an empty table that others see too, of one column `id`."""
+    observer.rows("CREATE TABLE canceled (id int)")
+    yield "canceled"
+    observer.rows("DROP TABLE canceled")
+
+
+@pytest.fixture
 async def connection(url: str) -> AsyncIterator[Connection]:
     """Give a connection in autocommit mode."""
     async with await Connection.connect(url, autocommit=True) as connection:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import psycopg
+import trio
 
 from tests.support.eventually import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
     from typing import Self
 
     from promptpipe.storage.postgres.driver import Connection
+
+
+SOON = 1.0
+"""Seconds: ten times what is promised."""
 
 
 class Observer:
@@ -62,3 +67,22 @@ async def assert_sound(connection: Connection[Any]) -> None:
     assert connection.usable()
     assert await (await connection.execute("SELECT 41 + %s", [1])).fetchone() == (42,)
     assert connection.usable()
+
+
+@asynccontextmanager
+async def canceled_when_running(observer: Observer) -> AsyncIterator[None]:
+    """Cancel the body as soon as the server is busy with it; it must end soon after, canceled."""
+    async with trio.open_nursery() as nursery:
+        with trio.CancelScope() as scope:  # noqa: ASYNC100  the body has them
+            at = 0.0
+
+            async def cancel() -> None:
+                nonlocal at
+                await observer.wait_running()
+                at = trio.current_time()
+                scope.cancel()
+
+            nursery.start_soon(cancel)
+            yield
+        assert scope.cancelled_caught
+        assert trio.current_time() - at < SOON

@@ -165,10 +165,9 @@ async def test_names(local_url: str) -> None:
         await Connection.connect(local_url, host="nowhere")
 
 
+@pytest.mark.skipif(psycopg.pq.version() < 160000, reason="libpq knows it since 16")
 async def test_load_balancing(local_url: str) -> None:
     """With `load_balance_hosts=random`, hosts are tried in any order."""
-    if psycopg.pq.version() < 160000:
-        pytest.skip("libpq knows it since 16")
     port = conninfo_to_dict(local_url)["port"]
     trio.socket.set_custom_hostname_resolver(HostNames(one=["127.0.0.1"], two=["127.0.0.1"]))
     several = make_conninfo(local_url, host="one,two", port=f"{port},{port}", load_balance_hosts="random")
@@ -179,10 +178,11 @@ async def test_load_balancing(local_url: str) -> None:
     assert hosts == {"one", "two"}
 
 
+@pytest.mark.skipif(
+    not psycopg.capabilities.has_cancel_safe(), reason="with a libpq older than 17, requests are sent from a thread"
+)
 async def test_no_threads(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Connecting to an address, working and canceling start no thread, if libpq can cancel without."""
-    if not psycopg.capabilities.has_cancel_safe():
-        pytest.skip("libpq older than 17 sends cancel requests from a thread")
 
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("a thread was asked for")

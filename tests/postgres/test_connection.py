@@ -162,13 +162,17 @@ async def test_pipeline_left_in_a_transaction(connection: Connection) -> None:
     await assert_sound(connection)
 
 
-async def test_copy_in_a_pipeline(connection: Connection, caplog: pytest.LogCaptureFixture) -> None:
+async def test_copy_in_a_pipeline(connection: Connection, url: str, caplog: pytest.LogCaptureFixture) -> None:
     """The server has no way back from it: the connection is closed."""
     with pytest.raises(errors.OperationalError, match="COPY"):
         async with connection.pipeline():
             await connection.execute("COPY (SELECT 1) TO STDOUT")
     assert connection.closed
-    assert "could not be ended" in caplog.text
+    async with await Connection.connect(url, autocommit=True) as other:
+        with pytest.raises(errors.OperationalError, match="COPY"):
+            await other.cursor().executemany("COPY (SELECT 1) TO STDOUT", [[]])
+        assert other.closed
+    assert caplog.text.count("could not be ended") == 2
 
 
 async def test_large_statement_that_nobody_waits_for(connection: Connection) -> None:
