@@ -64,6 +64,9 @@ class Transaction(AsyncTransaction):
             return (yield from super()._exit_gen(exc_type, exc_val, exc_tb))
         if exc_val or self.force_rollback:
             return (yield from self._roll_back_gen(pipeline, exc_val))
+        if any(pipeline.result_queue):
+            # Answered before COMMIT is executed: a cancellation must know which of them is running.
+            pipeline.command_queue.append(self.pgconn.send_flush_request)
         yield from super()._exit_gen(None, None, None)
         try:
             yield from pipeline.settle_gen()
