@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,6 @@ from psycopg import errors
 
 from promptpipe.storage.postgres.driver import Connection
 from tests.postgres.proxy import open_proxy
-from tests.support.eventually import eventually
 
 if TYPE_CHECKING:
     from tests.postgres.observer import Observer
@@ -86,16 +86,15 @@ async def test_listener_that_loses_its_server(own_server: Server) -> None:
 
 async def test_commit_that_waits_for_a_standby_is_not_canceled(own_server: Server) -> None:
     """In a pipeline neither: the server would call it done, though it is nowhere else. The connection is closed."""
-    own_server.settings["synchronous_commit"] = "on"
-    own_server.restart()
+    async with await Connection.connect(own_server.url, autocommit=True) as connection:
+        await connection.execute("CREATE TABLE replicated (id int)")
+    own_server.settings |= {"synchronous_commit": "on", "synchronous_standby_names": "*"}
+    own_server.restart(signal.SIGINT)
     async with await Connection.connect(own_server.url, autocommit=True) as connection:
         connection.cleanup_seconds = 0.5
-        await connection.execute("CREATE TABLE replicated (id int)")
-        own_server.wait_for_standby()
-        await eventually(lambda: own_server.setting("synchronous_standby_names") == "*")
         with trio.move_on_after(0.1) as scope:
             async with connection.pipeline(), connection.transaction():
-                await connection.execute("INSERT INTO replicated VALUES (1)")
+                await connection.execute("INSERT INTO replicated VALUES (%s)", [1])
         assert scope.cancelled_caught
         assert connection.closed
     async with await Connection.connect(own_server.url, autocommit=True) as other:

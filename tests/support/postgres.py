@@ -203,11 +203,6 @@ class Server:
             connection.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
             connection.execute("SELECT pg_reload_conf()")
 
-    def setting(self, name: str) -> str:
-        """Return the value of a setting."""
-        with psycopg.connect(self.url, autocommit=True) as connection:
-            return str(connection.execute("SELECT current_setting(%s)", [name]).fetchall()[0][0])
-
     def synchronous(self) -> bool:
         """Return whether a standby confirms every commit."""
         with psycopg.connect(self.url, autocommit=True) as connection:
