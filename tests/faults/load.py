@@ -42,7 +42,7 @@ class Load:
     each: int | None = None
     pause: float = 0.0
     repeated: float = 0.0
-    within: float = 20.0
+    within: float = 60.0
     """How long a message may take to be acknowledged, in seconds."""
 
     written: Counter[str] = field(default_factory=Counter)

@@ -145,7 +145,7 @@ async def test_standby_that_is_away_when_the_primary_is_lost(
             open_cluster(tmp_path, url, instances=1, POSTGRES__TIMEOUT="1") as cluster,
             trio.open_nursery() as nursery,
         ):
-            load = Load(post=cluster.post, people=8, pause=0.2, repeated=0.1, within=60.0)
+            load = Load(post=cluster.post, people=8, pause=0.2, repeated=0.1)
             await cluster.start()
             nursery.start_soon(load.run)
             await wait_taken(cluster, load)
