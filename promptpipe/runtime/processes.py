@@ -7,9 +7,13 @@ from pathlib import Path
 
 
 def this_process() -> str:
-    """Return the name of this process: the machine's boot, the space of process ids, the id, and when it began."""
+    """Return the name of this process: the machine's boot, the space of process ids, the id, and when it began.
+
+    Where the system does not tell, the name says nothing, and nobody will know whether the process has ended.
+    """
     pid = os.getpid()
-    return f"{_space()}/{pid}/{_started(pid)}"
+    space = _space()
+    return f"{space}/{pid}/{_started(pid)}" if space is not None else "unknown"
 
 
 def has_ended(process: str) -> bool:
@@ -19,12 +23,16 @@ def has_ended(process: str) -> bool:
     """
     space, _, rest = process.rpartition("/")[0].rpartition("/")
     started = process.rpartition("/")[2]
-    return space == _space() and rest.isdecimal() and _started(int(rest)) != started
+    return rest.isdecimal() and space == _space() and _started(int(rest)) != started
 
 
-def _space() -> str:
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    return f"{boot}/{Path('/proc/self/ns/pid').readlink()}"
+def _space() -> str | None:
+    """Return the machine's boot and this process's space of ids; None where they cannot be read."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot}/{Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return None
 
 
 def _started(pid: int) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -64,3 +65,11 @@ def own_server(postgres_programs: Programs, tmp_path: Path, postgres_folder: Pat
     """Give a server that the test may stop and kill."""
     with open_server(postgres_programs, postgres_folder / tmp_path.name, durable=False) as server:
         yield server
+
+
+@pytest.fixture(autouse=True)
+def ctrl_c() -> Iterator[None]:
+    """Let SIGINT mean what it means in a terminal: whoever starts tests in the background has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

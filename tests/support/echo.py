@@ -24,6 +24,8 @@ class EchoFlow:
     initial_state = "ACTIVE"
     job_kinds = frozenset({"tick"})
 
+    _seconds = 0.0  # for heirs that have a constructor of their own
+
     def __init__(self, seconds: float = 0.0) -> None:
         self._seconds = seconds
 
