@@ -12,7 +12,8 @@ import pytest
 import trio
 
 from promptpipe.simulator.faults import Fault, Faults
-from tests.faults.support import NOTHING_LEFT, left_over, root
+from tests.faults.spawner import start_forked
+from tests.faults.support import NOTHING_LEFT, left_over
 from tests.support.eventually import eventually
 from tests.support.people import text_webhook
 from tests.support.script import TRANSCRIPT, converse
@@ -72,7 +73,7 @@ async def test_weather_changes_nothing_that_a_participant_could_notice(home: Hom
 async def test_same_webhook_from_ten_connections_is_one_event(home: Home) -> None:
     """Fifty posts of it, all acknowledged, one answer."""
     async with open_service(home) as (service, stand_in):
-        service.start(root("--echo"))
+        start_forked(service, "--echo", "0")
         await service.wait_ready()
         statuses: list[int] = []
 
@@ -94,7 +95,7 @@ async def test_same_webhook_from_ten_connections_is_one_event(home: Home) -> Non
 async def test_fifty_messages_at_once_are_answered_in_order_one_at_a_time(home: Home) -> None:
     """In one order, from the flow to the phone, whichever connection brought them."""
     async with open_service(home) as (service, stand_in):
-        service.start(root("--echo"))
+        start_forked(service, "--echo", "0")
         await service.wait_ready()
         async with httpx2.AsyncClient() as client, trio.open_nursery() as nursery:
             for number in range(50):

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
+ANSWER_SECONDS = "0.1"
+"""How long the flow takes to answer, so that who is killed or frozen has conversations in hand."""
+
 POOL_SIZE = 4
 CONNECTIONS = POOL_SIZE + 2
 """What an instance may have at most: the pool's, and those that wake and are woken."""
@@ -69,7 +72,7 @@ class Cluster:
     async def start(self) -> None:
         """Start all instances, and wait until they take webhooks."""
         for instance in self.instances:
-            start_forked(instance)
+            start_forked(instance, "--echo", ANSWER_SECONDS)
         for instance in self.instances:
             await instance.wait_ready()
 

@@ -1,7 +1,7 @@
 """A composition root that is the product's, but for what a test puts into it.
 
-`python -m tests.faults.root [--kill POINT | --throw POINT] [--echo]`: ports that kill the process, or raise, at a
-point (see `killer`); the echo flow in place of the coach.
+`[--kill POINT | --throw POINT] [--echo SECONDS]`: ports that kill the process, or raise, at a point (see `killer`); the
+echo flow, which takes so long to answer, in place of the coach.
 """
 
 from __future__ import annotations
@@ -10,15 +10,14 @@ import argparse
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
-import trio
-
 from promptpipe import app
 from promptpipe.config import load_settings
-from promptpipe.logs import set_up_logging
 from tests.faults.killer import Killer, Mortal
 from tests.support.echo import EchoFlow
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from promptpipe.flows.flow import Flow
     from promptpipe.ports.channel import Channel
     from promptpipe.ports.store import Store
@@ -36,23 +35,20 @@ def mortal(components: app.Components, killer: Killer) -> app.Components:
     )
 
 
-def echoing(components: app.Components, seconds: float = 0.0) -> app.Components:
+def echoing(components: app.Components, seconds: float) -> app.Components:
     """Return *components* with the echo flow alone, which takes *seconds* to answer."""
     return replace(components, flows=[EchoFlow(seconds)], recoverables=[])
 
 
-async def serve(arguments: argparse.Namespace) -> None:
-    """Run the service as the arguments have it."""
-    async with app.open_components(load_settings()) as components:
-        point = arguments.kill or arguments.throw
-        changed = echoing(components) if arguments.echo else components
-        await app.run(mortal(changed, Killer(point, throw=bool(arguments.throw))) if point else changed)
-
-
-if __name__ == "__main__":
+async def serve(arguments: Sequence[str], *, with_process: int) -> None:
+    """Run the service as *arguments* have it, for as long as a process runs."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--kill")
     parser.add_argument("--throw")
-    parser.add_argument("--echo", action="store_true")
-    set_up_logging(as_json=False)
-    trio.run(serve, parser.parse_args())
+    parser.add_argument("--echo", type=float)
+    wanted = parser.parse_args(arguments)
+    async with app.open_components(load_settings()) as opened:
+        components = opened if wanted.echo is None else echoing(opened, wanted.echo)
+        if point := wanted.kill or wanted.throw:
+            components = mortal(components, Killer(point, throw=bool(wanted.throw)))
+        await app.run(components, with_process=with_process)

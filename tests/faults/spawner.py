@@ -8,33 +8,29 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
 
-from promptpipe import app
-from promptpipe.config import load_settings
 from promptpipe.logs import set_up_logging
-from tests.faults.root import echoing
+from tests.faults.root import serve
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from tests.support.service import Service
 
 _FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["promptpipe.app", "promptpipe.logs", "promptpipe.storage.postgres", "httpcore2"])
-
-ANSWER_SECONDS = 0.1
-"""How long the flow takes to answer, so that who is killed or frozen has conversations in hand."""
+_FORKS.set_forkserver_preload(["tests.faults.root", "promptpipe.logs", "promptpipe.storage.postgres", "httpcore2"])
 
 
 class Forked:
-    """A service process with the echo flow, to be used like a `subprocess.Popen`. It ends with whoever forked it."""
+    """A service process, to be used like a `subprocess.Popen`. It ends with whoever forked it."""
 
-    def __init__(self, environment: Mapping[str, str], folder: Path, log: Path) -> None:
-        self._process = _FORKS.Process(target=_serve, args=(dict(environment), folder, log), daemon=True)
+    def __init__(self, arguments: Sequence[str], environment: Mapping[str, str], folder: Path, log: Path) -> None:
+        self._process = _FORKS.Process(target=_serve, args=(arguments, dict(environment), folder, log), daemon=True)
         self._process.start()
         assert self._process.pid is not None
         self.pid: int = self._process.pid
@@ -55,13 +51,13 @@ class Forked:
         return self._process.exitcode
 
 
-def start_forked(service: Service) -> None:
-    """Start *service* as `Service.start` does, with the echo flow."""
+def start_forked(service: Service, *arguments: str) -> None:
+    """Start *service* as `Service.start` does, with what *arguments* (see `root`) put into it."""
     log = service.folder / "service.log"
-    service.process = Forked(service.environment(), service.folder, log)
+    service.process = Forked(arguments, service.environment(), service.folder, log)
 
 
-def _serve(environment: Mapping[str, str], folder: Path, log: Path) -> None:
+def _serve(arguments: Sequence[str], environment: Mapping[str, str], folder: Path, log: Path) -> None:
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
@@ -69,9 +65,4 @@ def _serve(environment: Mapping[str, str], folder: Path, log: Path) -> None:
     os.dup2(descriptor, 2)
     os.close(descriptor)
     set_up_logging(as_json=False)
-    trio.run(_run, os.getppid())
-
-
-async def _run(parent: int) -> None:
-    async with app.open_components(load_settings()) as components:
-        await app.run(echoing(components, ANSWER_SECONDS), with_process=parent)
+    trio.run(partial(serve, arguments, with_process=os.getppid()))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 import trio
@@ -37,8 +36,3 @@ async def wait_settled(service: Service, within: float) -> None:
                 return
             await trio.sleep(0.2)
     raise AssertionError(f"not within {within} s: {left}")
-
-
-def root(*arguments: str) -> list[str]:
-    """Return the command that starts the tests' composition root."""
-    return [sys.executable, "-m", "tests.faults.root", *arguments]

@@ -11,7 +11,8 @@ from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
 from promptpipe.client import open_channel, v1
-from tests.faults.support import NOTHING_LEFT, left_over, root
+from tests.faults.spawner import start_forked
+from tests.faults.support import NOTHING_LEFT, left_over
 from tests.support.eventually import eventually
 from tests.support.service import Home, Service, open_service
 
@@ -28,7 +29,7 @@ GRACE = "+4917012345678"
 @asynccontextmanager
 async def running(service: Service, *arguments: str) -> AsyncIterator[Channel]:
     """Give a channel to the service, which is started to die as *arguments* say."""
-    service.start(root(*arguments))
+    start_forked(service, *arguments)
     await service.wait_ready()
     async with open_channel(f"127.0.0.1:{service.grpc_port}") as channel:
         yield channel

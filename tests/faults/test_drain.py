@@ -10,7 +10,8 @@ import pytest
 import trio
 
 from tests.faults.load import Load
-from tests.faults.support import NOTHING_LEFT, left_over, root
+from tests.faults.spawner import start_forked
+from tests.faults.support import NOTHING_LEFT, left_over
 from tests.support.eventually import eventually
 from tests.support.people import text_webhook
 from tests.support.script import TRANSCRIPT, converse
@@ -30,7 +31,7 @@ async def test_sigterm_under_load_ends_in_time_and_leaves_nothing_leased(home: H
         stand_in.faults.latency = 0.2
         async with httpx2.AsyncClient(timeout=10) as client, trio.open_nursery() as nursery:
             load = Load(post=lambda body: service.post(body, client=client), people=20, each=20)
-            service.start(root("--echo"))
+            start_forked(service, "--echo", "0")
             await service.wait_ready()
             nursery.start_soon(load.run)
             await eventually(lambda: load.acknowledged > 100)
@@ -41,7 +42,7 @@ async def test_sigterm_under_load_ends_in_time_and_leaves_nothing_leased(home: H
             assert found["unsettled messages"] != 0  # it did not stop for want of work
             on_the_wire = "SELECT count(*) FROM outbox_messages WHERE status IN ('sending', 'in_doubt')"
             assert service.rows(on_the_wire) == [(0,)]
-            service.start(root("--echo"))
+            start_forked(service, "--echo", "0")
         await eventually(lambda: left_over(service) == dict.fromkeys(NOTHING_LEFT, 0), within=30.0)
         load.check_answers(stand_in)
 
@@ -50,7 +51,7 @@ async def test_second_signal_ends_at_once(home: Home) -> None:
     """Whatever it was waiting for."""
     async with open_service(home, SHUTDOWN_GRACE="60") as (service, stand_in):
         stand_in.faults.latency = 30.0
-        service.start(root("--echo"))
+        start_forked(service, "--echo", "0")
         await service.wait_ready()
         async with httpx2.AsyncClient() as client:
             assert await service.post(text_webhook(), client=client) == 200
@@ -95,10 +96,10 @@ async def test_unexpected_exception_ends_the_process_and_loses_nothing(home: Hom
             stand_in.faults.latency = 0.4  # so that a lease is held when it is time to extend it
         async with trio.open_nursery() as nursery:
             nursery.start_soon(converse, stand_in, phone)
-            service.start(root("--throw", point))
+            start_forked(service, "--throw", point)
             assert await service.wait_ended() == 1, service.log()
             assert "thrown at" in service.log()
             stand_in.faults.latency = 0.0
-            service.start()
+            start_forked(service)
         assert phone.transcript() == TRANSCRIPT
         await eventually(lambda: left_over(service) == dict.fromkeys(NOTHING_LEFT, 0))

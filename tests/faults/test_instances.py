@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from tests.faults.cluster import CONNECTIONS, connections, open_cluster
+from tests.faults.cluster import ANSWER_SECONDS, CONNECTIONS, connections, open_cluster
 from tests.faults.load import Load
 from tests.faults.spawner import start_forked
 from tests.faults.support import wait_settled
@@ -50,7 +50,7 @@ async def torment(cluster: Cluster, server: Server, chance: random.Random) -> No
                 continue
             instance.signal(signal.SIGKILL)
             await instance.wait_ended()
-            start_forked(instance)
+            start_forked(instance, "--echo", ANSWER_SECONDS)
             if second in DATABASE_RESTARTS:
                 await trio.to_thread.run_sync(server.stop, signal.SIGQUIT)
                 server.launch()

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from tests.faults.support import NOTHING_LEFT, left_over, root
+from tests.faults.spawner import start_forked
+from tests.faults.support import NOTHING_LEFT, left_over
 from tests.support.eventually import eventually
 from tests.support.script import TRANSCRIPT, converse
 from tests.support.service import open_service
@@ -76,10 +77,10 @@ IN_RECOVERY = [
 async def run_through_deaths(service: Service, points: Sequence[str]) -> None:
     """Start the service to die at each of *points* in turn, and then once more to live."""
     for point in points:
-        service.start(root("--kill", point))
+        start_forked(service, "--kill", point)
         code = await service.wait_ended(within=40.0)
         assert code == -signal.SIGKILL, service.log()
-    service.start()
+    start_forked(service)
 
 
 async def hold_conversation(service: Service, stand_in: MetaStandIn, points: Sequence[str]) -> None:
@@ -129,13 +130,13 @@ async def test_killed_during_the_drain(home: Home, point: str) -> None:
         phone = stand_in.world.phone("+16505551234", "Ada")
         stand_in.faults.latency = 0.3  # so that the drain finds a request on its way
         async with trio.open_nursery() as nursery:
-            service.start(root("--kill", point))
+            start_forked(service, "--kill", point)
             nursery.start_soon(converse, stand_in, phone)
             await eventually(lambda: len(phone.bubbles) >= 3)
             service.signal(signal.SIGTERM)
             assert await service.wait_ended() == -signal.SIGKILL, service.log()
             stand_in.faults.latency = 0.0
-            service.start()
+            start_forked(service)
         assert phone.transcript() == TRANSCRIPT
         await eventually(lambda: left_over(service) == dict.fromkeys(NOTHING_LEFT, 0))
 
@@ -152,12 +153,12 @@ async def test_killed_at_random_under_load(home: Home) -> None:
             for phone in phones:
                 nursery.start_soon(partial(converse, stand_in, phone, within=110.0))
             for _ in range(10):
-                service.start()
+                start_forked(service)
                 await service.wait_ready()
                 await trio.sleep(chance.uniform(0.0, 0.6))  # how long this one may live
                 service.signal(signal.SIGKILL)
                 await service.wait_ended()
-            service.start()
+            start_forked(service)
         for phone in phones:
             assert phone.transcript() == TRANSCRIPT
         await eventually(lambda: left_over(service) == dict.fromkeys(NOTHING_LEFT, 0))
