@@ -4,6 +4,15 @@ from __future__ import annotations
 
 from promptpipe.app.components import Components, open_components
 from promptpipe.app.parts import make_recovery
-from promptpipe.app.run import migrate, missing_migrations, run, serve
+from promptpipe.app.run import migrate, missing_migrations, run, serve, settle_memory
 
-__all__ = ["Components", "make_recovery", "migrate", "missing_migrations", "open_components", "run", "serve"]
+__all__ = [
+    "Components",
+    "make_recovery",
+    "migrate",
+    "missing_migrations",
+    "open_components",
+    "run",
+    "serve",
+    "settle_memory",
+]

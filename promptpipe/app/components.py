@@ -6,7 +6,7 @@ import random
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from promptpipe.channels.whatsapp import WhatsAppChannel, WhatsAppConfig
 from promptpipe.flows.conversation import ConversationFlow, ConversationFlowRecovery, ConversationSettings
@@ -14,7 +14,7 @@ from promptpipe.model.ids import IdSource, WorkerId
 from promptpipe.model.messages import InDoubtPolicy, InDoubtRules
 from promptpipe.runtime.clock import SystemClock
 from promptpipe.runtime.wakeups import Wakeups
-from promptpipe.services.jobs import NOOP, noop
+from promptpipe.services.jobs import NOOP
 from promptpipe.storage.sqlite import check_sqlite_schema, migrate_sqlite, open_sqlite_store
 
 if TYPE_CHECKING:
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from promptpipe.flows.flow import Flow
     from promptpipe.ports.channel import Channel
     from promptpipe.ports.clock import Clock
+    from promptpipe.ports.jobs import JobKind
     from promptpipe.ports.store import Store
     from promptpipe.recovery import Recoverable
-    from promptpipe.runtime.job_runner import JobHandler
     from promptpipe.storage.migrations import Migration
     from promptpipe.storage.postgres import PostgresConfig
 
@@ -45,7 +45,7 @@ class Components:
     channels: Mapping[str, Channel]
     flows: Sequence[Flow]
     recoverables: Sequence[Recoverable]
-    job_handlers: Mapping[str, JobHandler] = field(default_factory=lambda: {NOOP: noop})
+    job_kinds: Mapping[str, JobKind[Any]] = field(default_factory=lambda: {NOOP.name: NOOP})
 
 
 @asynccontextmanager

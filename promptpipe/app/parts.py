@@ -77,7 +77,7 @@ def make_runners(components: Components, worker: Worker) -> list[Part]:
     flows = FlowRegistry(components.flows)
     conversations = Conversations(flows, components.clock, components.new_id)
     return [
-        JobRunner(store.jobs, components.job_handlers, flows.job_kinds, worker, slots=settings.job_concurrency),
+        JobRunner(store.jobs, components.job_kinds, flows.job_kinds, worker, slots=settings.job_concurrency),
         MailboxRunner(store.mailboxes, conversations.decide, worker, slots=settings.mailbox_concurrency),
         OutboxSender(store.outbox, components.channels, worker, slots=settings.outbox_concurrency),
     ]
@@ -164,7 +164,7 @@ def _services(components: Components, readiness: Readiness, recoveries: Recoveri
     jobs = Jobs(
         store.jobs,
         store.participants,
-        kinds=components.job_handlers,
+        kinds=components.job_kinds,
         timer_kinds=FlowRegistry(components.flows).job_kinds,
         queues=[DEFAULT_QUEUE],
         clock=components.clock,

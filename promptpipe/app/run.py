@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -39,6 +40,16 @@ GIVE_BACK_SECONDS = 5.0
 """How long giving leases back may take at the end."""
 
 log = structlog.get_logger(__name__)
+
+
+def settle_memory() -> None:
+    """Have the garbage collector look at what is made from now on, and less often: 10 to 20 % of the time of a job.
+
+    By default it goes through the code and schemas of all imports again and again.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 20)
 
 
 async def serve(settings: Settings, *, with_process: int | None = None) -> None:
@@ -88,6 +99,7 @@ async def run(components: Components, *, with_process: int | None = None) -> Non
             make_http_server(components, readiness, http),
             make_rpc_server(components, readiness, recovery, grpc),
         ]
+        settle_memory()
         try:
             async with trio.open_nursery() as nursery:
                 await nursery.start(stop_on_signal, supervisor.stop)

@@ -6,7 +6,10 @@ this tree is a defect: it ends the process, or one request, and its text is neve
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from datetime import datetime
 
 
 def described(error: BaseException) -> str:
@@ -154,6 +157,31 @@ class JobError(PromptPipeError):
     """Base of what a job handler raises to say what should become of its job."""
 
     code = "job"
+
+
+class PayloadError(JobError):
+    """A job's payload is not what its kind takes; the text says why."""
+
+    code = "payload"
+
+
+class RetryJobError(JobError):
+    """This attempt failed; make the next *after* so many seconds, or *at* a time, and not by the kind's backoff."""
+
+    code = "job_retried"
+
+    def __init__(self, reason: str, *, after: float | None = None, at: datetime | None = None) -> None:
+        super().__init__(reason)
+        if (after is None) == (at is None):
+            raise TypeError("either `after` or `at`")
+        self.after = after
+        self.at = at
+
+
+class CancelJobError(JobError):
+    """End the job as canceled: it is not wanted any more."""
+
+    code = "job_canceled"
 
 
 class SnoozeJobError(JobError):

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 from promptpipe.model.retry import DEFAULT_MAX_ATTEMPTS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from promptpipe.model.ids import JobId, ParticipantId
     from promptpipe.model.leases import Lease
+    from promptpipe.model.messages import NewMessage
 
 DEFAULT_QUEUE = "default"
 DEFAULT_PRIORITY = 1
@@ -97,9 +98,19 @@ class JobFailure:
     message: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effects:
+    """What a job's handler wants done, once, in the commit that ends the job."""
+
+    jobs: Sequence[NewJob] = ()
+    messages: Sequence[NewMessage] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """The job is done."""
+    """The job is done; *effects* are applied in the same commit."""
+
+    effects: Effects | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +137,7 @@ class Fail:
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """It was stopped because an operator asked."""
+    """It was stopped because an operator asked, or its handler found that it is not wanted any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,3 +154,21 @@ class Ending:
 
     lease: Lease
     outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueStats:
+    """A queue: what was said of it, and how many jobs there are in it.
+
+    *concurrency* is how many of its jobs may run at once on all instances, None for any number. *failed* ones are in
+    the history. *lag* is for how many seconds the oldest of those that are *ready* has been due.
+    """
+
+    name: str
+    paused: bool
+    concurrency: int | None
+    scheduled: int
+    ready: int
+    running: int
+    failed: int
+    lag: float

@@ -44,7 +44,8 @@ class Claim:
     """A request for due work.
 
     *seconds* is the lease's length; *held* names what this worker holds already: it is never handed out again,
-    even when its lease is overdue. With *suspect*, one suspect is added when fewer than *limit* others were due.
+    even when its lease is overdue. With *suspect*, one suspect is added when fewer than *limit* others were due. One
+    that is not *thorough* may pass over what has become due behind what was claimed last, and over suspects.
     *queues* concerns jobs only.
     """
 
@@ -53,6 +54,7 @@ class Claim:
     seconds: float
     held: Collection[str] = ()
     suspect: bool = False
+    thorough: bool = True
     queues: Sequence[str] = ("default",)
 
 

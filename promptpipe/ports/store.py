@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from promptpipe.model.history import Receipt, Response
     from promptpipe.model.ids import EventId, JobId, MessageId, ParticipantId, WorkerId
     from promptpipe.model.inbound import Enrollment, InboundBatch, IngestReport
-    from promptpipe.model.jobs import Ending, Job, LeasedJob, NewJob
+    from promptpipe.model.jobs import Ending, Job, LeasedJob, NewJob, QueueStats
     from promptpipe.model.leases import Claim, Claimed, Extension, Instance, Lease
     from promptpipe.model.listing import JobFilter, MessageFilter, Page, PageRequest
     from promptpipe.model.messages import NewMessage, OutboxMessage, Resolution, SendOrder, Settlement
@@ -29,6 +29,10 @@ class JobStore(Protocol):
 
     async def enqueue(self, new: NewJob) -> tuple[Job, bool]:
         """Add a job; return it, or the live one with the same dedupe key, and whether it was created."""
+        ...
+
+    async def enqueue_many(self, new: Sequence[NewJob]) -> Sequence[tuple[JobId, bool]]:
+        """Add jobs, all or none; return for each what `enqueue` would: whose id, and whether it was created."""
         ...
 
     async def get(self, job_id: JobId) -> Job:
@@ -57,6 +61,26 @@ class JobStore(Protocol):
 
     async def finish(self, endings: Sequence[Ending]) -> frozenset[Lease]:
         """Record the ends of leased jobs; return the leases that are no longer current, of which nothing was kept."""
+        ...
+
+
+class QueueStore(Protocol):
+    """What operators say of queues; it holds for all instances at once."""
+
+    async def pause(self, queue: str) -> None:
+        """Claim nothing more from a queue. What runs goes on."""
+        ...
+
+    async def resume(self, queue: str) -> None:
+        """Claim from a paused queue again."""
+        ...
+
+    async def limit(self, queue: str, concurrency: int | None) -> None:
+        """Let at most so many of its jobs run at the same time, on all instances together; None for any number."""
+        ...
+
+    async def stats(self, queue: str | None = None) -> Sequence[QueueStats]:
+        """Count what is in the queues that have jobs or of which something was said, by name, or in one of them."""
         ...
 
 
@@ -306,6 +330,8 @@ class Store(Protocol):
 
     @property
     def jobs(self) -> JobStore: ...  # noqa: D102
+    @property
+    def queues(self) -> QueueStore: ...  # noqa: D102
     @property
     def mailboxes(self) -> MailboxStore: ...  # noqa: D102
     @property

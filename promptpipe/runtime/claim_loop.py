@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import partial
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import trio
@@ -11,6 +10,7 @@ import trio
 from promptpipe.model.errors import StoreUnavailableError
 from promptpipe.model.leases import Claim
 from promptpipe.model.retry import STORE_BACKOFF
+from promptpipe.runtime.crew import Crew
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -27,7 +27,8 @@ POLL_SECONDS = 1.0
 class ClaimLoop(Generic[T]):
     """Keeps up to *slots* pieces of due work running; after `stop` it claims nothing more, and ends with the last.
 
-    At most one suspect runs at a time, and only when a slot was left free by the others.
+    At most one suspect runs at a time, and only when a slot was left free by the others. A piece needs its slot while
+    *handle* works on it, and then for as long as it is among the *unfinished*; whoever lowers their number nudges.
     """
 
     def __init__(
@@ -37,19 +38,25 @@ class ClaimLoop(Generic[T]):
         *,
         slots: int,
         claim: Callable[[Claim], Awaitable[Claimed[T]]],
-        handle: Callable[[T, float], Awaitable[None]],
+        handle: Callable[[T, float, trio.CancelScope], Awaitable[None]],
+        unfinished: Callable[[], int] = lambda: 0,
     ) -> None:
         self._work = work
         self._worker = worker
         self._slots = slots
+        # Half of them: while the ends of some are recorded, others are claimed.
+        self._at_once = (slots + 1) // 2
+        self._thorough_at = -math.inf
         self._claim = claim
         self._handle = handle
+        self._unfinished = unfinished
+        self._crew = Crew(self._run_one)
         self._busy = 0
         self._suspect_runs = False
         self._failures = 0
         self._nudged = trio.Event()
         self.stopping = False
-        worker.wakeups.subscribe(work, self._nudge)
+        worker.wakeups.subscribe(work, self.nudge)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Claim and run work until stopped and done."""
@@ -60,30 +67,37 @@ class ClaimLoop(Generic[T]):
                 delay = await self._fill(nursery)
                 with trio.move_on_after(delay):
                     await self._nudged.wait()
+            self._crew.dismiss()
 
     def stop(self) -> None:
         """Claim nothing more."""
         self.stopping = True
-        self._nudge()
+        self.nudge()
 
-    def _nudge(self) -> bool:
+    def nudge(self) -> bool:
         """Look for work now; return whether a slot is free for it."""
         self._nudged.set()
-        return self._busy < self._slots and not self.stopping
+        return self._free > 0 and not self.stopping
+
+    @property
+    def _free(self) -> int:
+        return self._slots - self._busy - self._unfinished()
 
     async def _fill(self, nursery: trio.Nursery) -> float:
         """Claim work for the free slots and start it; return for how long there will be nothing to claim."""
-        free = self._slots - self._busy
-        if free == 0:
+        wanted = min(self._free, self._at_once)
+        if wanted == 0:
             return math.inf  # the end of a piece of work nudges
         keeper = self._worker.keeper
         started = keeper.started()
+        thorough = started >= self._thorough_at
         request = Claim(
             worker=self._worker.id,
-            limit=free,
+            limit=wanted,
             seconds=keeper.lease_seconds,
             held=keeper.held(self._work),
             suspect=not self._suspect_runs,
+            thorough=thorough,
         )
         try:
             claimed = await self._claim(request)
@@ -92,26 +106,29 @@ class ClaimLoop(Generic[T]):
             self._worker.persistence.failed(error)
             return STORE_BACKOFF.delay(self._failures, self._worker.random)
         self._failures = 0
+        if thorough:
+            self._thorough_at = started + POLL_SECONDS
         for item in claimed.items:
             self._start(nursery, item, started)
         if claimed.suspect is not None:
             self._start(nursery, claimed.suspect, started, suspect=True)
-        if len(claimed.items) == free:
-            return 0.0 if self._busy < self._slots else math.inf
+        if len(claimed.items) == wanted:
+            return 0.0 if self._free else math.inf
         return min(POLL_SECONDS, POLL_SECONDS if claimed.next_due_in is None else claimed.next_due_in)
 
     def _start(self, nursery: trio.Nursery, item: T, started: float, *, suspect: bool = False) -> None:
         self._busy += 1
         self._suspect_runs = self._suspect_runs or suspect
-        nursery.start_soon(partial(self._run_one, item, started, suspect=suspect))
+        self._crew.do((item, started, suspect), nursery)
 
-    async def _run_one(self, item: T, started: float, *, suspect: bool) -> None:
+    async def _run_one(self, piece: tuple[T, float, bool], scope: trio.CancelScope) -> None:
+        item, started, suspect = piece
         try:
-            await self._handle(item, started)
+            await self._handle(item, started, scope)
         finally:
-            was_full = self._busy == self._slots
+            was_full = self._free <= 0
             self._busy -= 1
             if suspect:
                 self._suspect_runs = False
             if was_full or suspect:
-                self._nudge()
+                self.nudge()

@@ -77,7 +77,8 @@ class ExclusiveRecovery:
         async def work(_: Hold) -> None:
             await recover()
 
-        await keeper.hold(lease, started, work)
+        with trio.CancelScope() as scope:
+            await keeper.hold(lease, started, scope, work)
         await persistence.until_committed(lambda: self._store.end(lease))
 
     async def _done_elsewhere(self, since: datetime) -> bool:

@@ -1,102 +1,144 @@
-"""Runs jobs when they are due. A participant's job becomes an event in their mailbox; others call their handler."""
+"""Runs jobs when they are due. A participant's job becomes an event in their mailbox; others are done by their kind."""
 
 from __future__ import annotations
 
-from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 import trio
 
-from promptpipe.model.errors import FailJobError, LeaseLostError, SnoozeJobError
-from promptpipe.model.jobs import Cancel, Ending, Fail, Finish, Fire, JobFailure, Retry, Snooze
+from promptpipe.model.errors import CancelJobError, FailJobError, PayloadError, RetryJobError, SnoozeJobError
+from promptpipe.model.jobs import Cancel, Fail, Finish, Fire, JobFailure, Retry, Snooze
 from promptpipe.model.leases import Work
-from promptpipe.model.retry import JOB_BACKOFF
 from promptpipe.runtime.claim_loop import ClaimLoop
+from promptpipe.runtime.endings import Endings
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Mapping
+    from collections.abc import Collection, Mapping
 
     from promptpipe.model.jobs import Job, LeasedJob, Outcome
+    from promptpipe.ports.jobs import JobKind
     from promptpipe.ports.store import JobStore
     from promptpipe.runtime.lease_keeper import Hold
     from promptpipe.runtime.worker import Worker
 
-    JobHandler = Callable[[Job], Awaitable[None]]
-    """Does a job's work, which is at-least-once: it may be canceled, or run again after a crash.
-
-    It may raise `SnoozeJobError` or `FailJobError`; any other exception is retried.
-    """
-
 UNKNOWN_KIND_SNOOZE = 30.0
 """Seconds until a job of a kind nobody here knows is looked at again: a newer version may be rolling out."""
 
+TIME_CHECK_SECONDS = 1.0
+"""By how much a job may exceed its time."""
+
 log = structlog.get_logger(__name__)
+
+FIRE = Fire()
+FINISH = Finish()
 
 
 class JobRunner:
-    """Runs due jobs, up to *slots* at a time: participants' timers of *timer_kinds*, others by their handlers."""
+    """Runs due jobs, up to *slots* at a time: participants' timers of *timer_kinds*, others as *kinds* say, by name."""
 
     name = "job runner"
 
     def __init__(
         self,
         store: JobStore,
-        handlers: Mapping[str, JobHandler],
+        kinds: Mapping[str, JobKind[Any]],
         timer_kinds: Collection[str],
         worker: Worker,
         *,
         slots: int,
     ) -> None:
-        self._store = store
-        self._handlers = handlers
+        self._kinds = kinds
         self._timer_kinds = timer_kinds
         self._worker = worker
         self._keeper = worker.keeper
-        self._persistence = worker.persistence
         self._loop: ClaimLoop[LeasedJob] = ClaimLoop(
-            Work.JOB, worker, slots=slots, claim=store.claim, handle=self._handle
+            Work.JOB, worker, slots=slots, claim=store.claim, handle=self._handle, unfinished=lambda: len(self._endings)
         )
+        self._limits: dict[Hold, float] = {}
+        self._endings = Endings(store.finish, worker.keeper, worker.persistence, self._loop.nudge)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run jobs until stopped and done."""
-        await self._loop.run(task_status=task_status)
+        async with trio.open_nursery() as nursery, trio.open_nursery() as clock:
+            await nursery.start(self._endings.run)
+            clock.start_soon(self._watch_time)
+            await self._loop.run(task_status=task_status)
+            clock.cancel_scope.cancel()
+            self._endings.stop()
 
     def stop(self) -> None:
         """Claim nothing more."""
         self._loop.stop()
 
-    async def _handle(self, leased: LeasedJob, started: float) -> None:
-        hold = await self._keeper.hold(leased.lease, started, partial(self._run_and_finish, leased))
-        if hold.cancel_requested:
-            # The lease is still ours; only the work under it was stopped.
-            await self._keeper.hold(leased.lease, started, partial(self._finish, Cancel()))
+    async def _watch_time(self) -> None:
+        """Stop what takes too long. Looking now and then costs less than a deadline for each."""
+        while True:
+            await trio.sleep(TIME_CHECK_SECONDS)
+            now = trio.current_time()
+            for hold, limit in self._limits.items():
+                if now >= limit:
+                    hold.stop()
 
-    async def _run_and_finish(self, leased: LeasedJob, hold: Hold) -> None:
-        await self._finish(await self._outcome(leased.job), hold)
+    async def _handle(self, leased: LeasedJob, started: float, scope: trio.CancelScope) -> None:
+        job, hold = leased.job, self._keeper.take(leased.lease, started, scope)
+        outcome: Outcome | None = None
+        try:
+            outcome = await self._outcome(job, hold)
+        finally:
+            hold.scope = None
+            self._limits.pop(hold, None)
+            if outcome is None and scope.cancel_called:
+                outcome = self._stopped(job, hold)
+            if outcome is None or hold.lost:
+                self._keeper.drop(hold)
+            else:
+                self._endings.add(hold, outcome)
 
-    async def _outcome(self, job: Job) -> Outcome:
+    async def _outcome(self, job: Job, hold: Hold) -> Outcome:
+        """Do the work of *job* and return what is to become of it."""
         if job.participant_id is not None and job.kind in self._timer_kinds:
-            return Fire()
-        handler = self._handlers.get(job.kind)
-        if handler is None or job.participant_id is not None:
+            return FIRE
+        kind = self._kinds.get(job.kind)
+        if kind is None or job.participant_id is not None:
             log.warning("job of unknown kind", job=job.id, kind=job.kind)
             return Snooze(UNKNOWN_KIND_SNOOZE)
+        self._limits[hold] = trio.current_time() + kind.time_limit
+        return await self._run(job, kind)
+
+    def _stopped(self, job: Job, hold: Hold) -> Outcome | None:
+        """Return what becomes of a job whose work was canceled here; None when it is no longer ours."""
+        if hold.lost:
+            log.warning("lease lost", work=hold.lease.work.value, key=hold.lease.key)
+            return None
+        if hold.cancel_requested:
+            return Cancel()
+        kind = self._kinds[job.kind]
+        log.warning("job took too long", job=job.id, kind=job.kind, attempt=job.attempt, limit=kind.time_limit)
+        return self._failed(job, kind, JobFailure(type="TimeLimit", message=f"took longer than {kind.time_limit:g} s"))
+
+    async def _run(self, job: Job, kind: JobKind[Any]) -> Outcome:
         try:
-            await handler(job)
+            effects = await kind.run(job, kind.decoded(job.payload))
         except SnoozeJobError as snooze:
             return Snooze(snooze.seconds)
-        except FailJobError as error:
+        except (FailJobError, PayloadError) as error:
+            log.warning("job failed for good", job=job.id, kind=job.kind, exc_info=error)
             return Fail(_failure(error))
+        except CancelJobError:
+            return Cancel()
+        except RetryJobError as error:
+            delay = error.after
+            if error.at is not None:
+                delay = (error.at - self._worker.clock.now()).total_seconds()
+            return Retry(max(0.0, delay or 0.0), _failure(error))
         except Exception as error:
             log.warning("job failed", job=job.id, kind=job.kind, attempt=job.attempt, exc_info=error)
-            return Retry(JOB_BACKOFF.delay(job.attempt, self._worker.random), _failure(error))
-        return Finish()
+            return self._failed(job, kind, _failure(error))
+        return FINISH if effects is None else Finish(effects)
 
-    async def _finish(self, outcome: Outcome, hold: Hold) -> None:
-        endings = [Ending(hold.lease, outcome)]
-        if await self._persistence.until_committed(lambda: self._store.finish(endings)):
-            raise LeaseLostError(f"the job {hold.lease.key} is no longer held under fence {hold.lease.fence}")
+    def _failed(self, job: Job, kind: JobKind[Any], failure: JobFailure) -> Retry:
+        return Retry(kind.backoff.delay(job.attempt, self._worker.random), failure)
 
 
 def _failure(error: BaseException) -> JobFailure:

@@ -21,14 +21,24 @@ log = structlog.get_logger(__name__)
 
 
 class Hold:
-    """A lease that a task works under. *expires* is judged on the clock that counts suspension."""
+    """A lease that work goes on under. *scope* is canceled to stop that; it may be another's once the work has ended.
 
-    def __init__(self, lease: Lease, expires: float) -> None:
+    *expires* is judged on the clock that counts suspension.
+    """
+
+    __slots__ = ("cancel_requested", "expires", "lease", "lost", "scope")
+
+    def __init__(self, lease: Lease, expires: float, scope: trio.CancelScope) -> None:
         self.lease = lease
         self.expires = expires
-        self.scope = trio.CancelScope()
+        self.scope: trio.CancelScope | None = scope
         self.lost = False
         self.cancel_requested = False
+
+    def stop(self) -> None:
+        """Cancel the work, if it still goes on."""
+        if self.scope is not None:
+            self.scope.cancel()
 
 
 class LeaseKeeper:
@@ -51,22 +61,27 @@ class LeaseKeeper:
         """Return the instant to give to `hold` or `renew`: it must be taken before the call that claims or extends."""
         return self._clock.boottime()
 
-    async def hold(self, lease: Lease, started: float, task: Callable[[Hold], Awaitable[None]]) -> Hold:
-        """Run *task* while *lease* is kept; it is canceled when the lease is lost or an operator cancels it.
-
-        Return the hold, which says whether either happened.
-        """
-        hold = Hold(lease, started + self.lease_seconds)
-        self._holds[lease.work, lease.key] = hold
+    async def hold(
+        self, lease: Lease, started: float, scope: trio.CancelScope, task: Callable[[Hold], Awaitable[None]]
+    ) -> None:
+        """Run *task* in *scope* while *lease* is kept; it is canceled when the lease is lost."""
+        hold = self.take(lease, started, scope)
         try:
-            with hold.scope:
-                await task(hold)
+            await task(hold)
         except LeaseLostError as error:
-            hold.lost = True
             log.warning("lease lost", work=lease.work.value, key=lease.key, reason=str(error))
         finally:
-            del self._holds[lease.work, lease.key]
+            self.drop(hold)
+
+    def take(self, lease: Lease, started: float, scope: trio.CancelScope) -> Hold:
+        """Keep *lease* until `drop`; *scope* is canceled when it is lost, or an operator asks to cancel the work."""
+        hold = Hold(lease, started + self.lease_seconds, scope)
+        self._holds[lease.work, lease.key] = hold
         return hold
+
+    def drop(self, hold: Hold) -> None:
+        """Keep a lease no longer."""
+        del self._holds[hold.lease.work, hold.lease.key]
 
     def renew(self, hold: Hold, started: float) -> None:
         """Note that a commit begun at *started* has extended the lease."""
@@ -96,9 +111,9 @@ class LeaseKeeper:
         for lease, hold in holds.items():
             if lease in extension.lost:
                 hold.lost = True
-                hold.scope.cancel()
+                hold.stop()
             elif lease in extension.cancel_requested:
                 hold.cancel_requested = True
-                hold.scope.cancel()
+                hold.stop()
             else:
                 self.renew(hold, started)

@@ -57,8 +57,8 @@ class MailboxRunner:
         """Claim nothing more, and hand out no further event of the mailboxes that are held."""
         self._loop.stop()
 
-    async def _handle(self, delivery: Delivery, started: float) -> None:
-        await self._keeper.hold(delivery.lease, started, partial(self._converse, delivery))
+    async def _handle(self, delivery: Delivery, started: float, scope: trio.CancelScope) -> None:
+        await self._keeper.hold(delivery.lease, started, scope, partial(self._converse, delivery))
 
     async def _converse(self, first: Delivery, hold: Hold) -> None:
         delivery: Delivery | None = first

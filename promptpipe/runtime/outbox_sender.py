@@ -63,8 +63,8 @@ class OutboxSender:
         """Claim nothing more, and mark no further message of the lanes that are held."""
         self._loop.stop()
 
-    async def _handle(self, lease: Lease, started: float) -> None:
-        await self._keeper.hold(lease, started, self._send_lane)
+    async def _handle(self, lease: Lease, started: float, scope: trio.CancelScope) -> None:
+        await self._keeper.hold(lease, started, scope, self._send_lane)
 
     async def _send_lane(self, hold: Hold) -> None:
         started = self._keeper.started()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from promptpipe.model.errors import InvalidArgumentError
+from promptpipe.model.errors import InvalidArgumentError, PayloadError
 from promptpipe.model.ids import JobId
 from promptpipe.model.jobs import DEFAULT_PRIORITY, DEFAULT_QUEUE, PRIORITIES, NewJob, OnConflict
 from promptpipe.model.retry import DEFAULT_MAX_ATTEMPTS
 from promptpipe.model.text import storable_json
+from promptpipe.ports.jobs import JobKind
 from promptpipe.services import checks
 
 if TYPE_CHECKING:
@@ -27,12 +28,13 @@ MAX_ATTEMPTS = range(1, 1001)
 MAX_PAYLOAD = 64 * 1024
 """Bytes of JSON."""
 
-NOOP = "noop"
+
+async def _do_nothing(job: Job, payload: Mapping[str, object]) -> None:
+    del job, payload
 
 
-async def noop(job: Job) -> None:
-    """Do nothing: a job of this kind shows that jobs run."""
-    del job
+NOOP = JobKind(name="noop", run=_do_nothing)
+"""Does nothing: a job of this kind shows that jobs run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +60,7 @@ class Jobs:
         store: JobStore,
         participants: ParticipantStore,
         *,
-        kinds: Collection[str],
+        kinds: Mapping[str, JobKind[Any]],
         timer_kinds: Collection[str],
         queues: Collection[str],
         clock: Clock,
@@ -89,7 +91,7 @@ class Jobs:
             id=JobId(self._new_id()),
             kind=kind,
             run_at=request.run_at or self._clock.now(),
-            payload=_checked_payload(request.payload),
+            payload=self._checked_payload(kind, request.payload),
             queue=checks.one_of("queue", request.queue or DEFAULT_QUEUE, self._queues),
             priority=checks.number("priority", _or(request.priority, DEFAULT_PRIORITY), PRIORITIES),
             dedupe_key=checks.key("dedupe_key", request.dedupe_key),
@@ -98,6 +100,15 @@ class Jobs:
             participant_id=request.participant_id,
         )
         return await self._store.enqueue(new)
+
+    def _checked_payload(self, kind: str, payload: Mapping[str, object]) -> Mapping[str, object]:
+        _check_storable(payload)
+        if kind in self._kinds:
+            try:
+                self._kinds[kind].decoded(payload)
+            except PayloadError as error:
+                raise InvalidArgumentError("payload", str(error)) from None
+        return payload
 
     async def get(self, job_id: JobId) -> Job:
         """Return a job, live or ended; raise `NotFoundError`."""
@@ -120,7 +131,7 @@ def _or(value: int | None, default: int) -> int:
     return default if value is None else value
 
 
-def _checked_payload(payload: Mapping[str, object]) -> Mapping[str, object]:
+def _check_storable(payload: Mapping[str, object]) -> None:
     try:
         size = len(json.dumps(payload, ensure_ascii=False, allow_nan=False).encode())
     except ValueError:
@@ -129,4 +140,3 @@ def _checked_payload(payload: Mapping[str, object]) -> Mapping[str, object]:
         raise InvalidArgumentError("payload", f"must have at most {MAX_PAYLOAD} bytes of JSON, not {size}")
     if storable_json(payload) != payload:
         raise InvalidArgumentError("payload", "must not contain NUL characters")
-    return payload

@@ -57,7 +57,12 @@ def test_every_statement_is_used_and_every_name_used_is_one(statements: dict[str
 def test_both_back_ends_have_the_same_statements() -> None:
     """But for what only one of them can need: locks, and the lock on a file that proves that nobody else is there."""
     assert set(sqlite.STATEMENTS) - set(postgres.STATEMENTS) == {"delete_instances"}
-    assert set(postgres.STATEMENTS) - set(sqlite.STATEMENTS) == {"lock_jobs", "lock_lanes", "lock_names"}
+    assert set(postgres.STATEMENTS) - set(sqlite.STATEMENTS) == {
+        "lock_jobs",
+        "lock_lanes",
+        "lock_limited_queue",
+        "lock_names",
+    }
 
 
 def test_migrations_are_numbered_without_gaps_and_alike() -> None:

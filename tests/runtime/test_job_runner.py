@@ -11,7 +11,7 @@ from promptpipe.model.errors import FailJobError, SnoozeJobError
 from promptpipe.model.ids import JobId, ParticipantId, WorkerId
 from promptpipe.model.jobs import JobStatus, NewJob, OnConflict
 from promptpipe.model.leases import Claim
-from tests.support.runtime import open_runtime, running
+from tests.support.runtime import kind_of, open_runtime, running
 from tests.support.unreliable import Trouble
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ async def test_handler_is_called_when_its_job_is_due(tmp_path: Path, autojump_cl
         await trio.lowlevel.checkpoint()
         seen.append((trio.current_time(), job.payload))
 
-    async with open_runtime(tmp_path, handlers={"work": handler}) as runtime, running(runtime):
+    async with open_runtime(tmp_path, kinds=[kind_of(handler)]) as runtime, running(runtime):
         at = runtime.clock.now() + timedelta(seconds=7.25)
         job_id = await enqueue(runtime, run_at=at, payload={"n": 1})
         await trio.sleep(10)
@@ -61,7 +61,7 @@ async def test_no_more_jobs_run_at_once_than_there_are_slots(tmp_path: Path, aut
         under_way -= 1
         done += 1
 
-    async with open_runtime(tmp_path, handlers={"work": handler}, slots=3) as runtime, running(runtime):
+    async with open_runtime(tmp_path, kinds=[kind_of(handler)], slots=3) as runtime, running(runtime):
         for _ in range(10):
             await enqueue(runtime)
         await trio.sleep(60)
@@ -79,7 +79,7 @@ async def test_suspects_run_one_at_a_time(tmp_path: Path, autojump_clock: MockCl
         await trio.sleep(5)
         under_way.remove(str(job.payload["name"]))
 
-    async with open_runtime(tmp_path, handlers={"work": handler}) as runtime:
+    async with open_runtime(tmp_path, kinds=[kind_of(handler)]) as runtime:
         for name in ("suspect 1", "suspect 2", "suspect 3"):
             await enqueue(runtime, payload={"name": name})
         runtime.change("UPDATE jobs SET crashes = 2")
@@ -100,7 +100,7 @@ async def test_raising_handler_is_tried_again_and_costs_nobody_else(tmp_path: Pa
         if job.payload["name"] == "bad" and job.attempt < 3:
             raise ValueError("boom")
 
-    async with open_runtime(tmp_path, handlers={"work": handler}) as runtime, running(runtime):
+    async with open_runtime(tmp_path, kinds=[kind_of(handler)]) as runtime, running(runtime):
         bad = await enqueue(runtime, payload={"name": "bad"})
         await enqueue(runtime, payload={"name": "good"})
         await trio.sleep(60)
@@ -121,7 +121,7 @@ async def test_handler_can_snooze_and_fail_for_good(tmp_path: Path, autojump_clo
             raise SnoozeJobError(30)
         raise FailJobError("no")
 
-    async with open_runtime(tmp_path, handlers={"work": handler}) as runtime, running(runtime):
+    async with open_runtime(tmp_path, kinds=[kind_of(handler)]) as runtime, running(runtime):
         job_id = await enqueue(runtime)
         await trio.sleep(60)
         assert calls == [(0, 1), (30, 1)]
@@ -158,7 +158,7 @@ async def test_work_longer_than_its_lease_keeps_it(tmp_path: Path, autojump_cloc
         calls += 1
         await trio.sleep(300)
 
-    async with open_runtime(tmp_path, handlers={"work": handler}, lease=30) as runtime, running(runtime):
+    async with open_runtime(tmp_path, kinds=[kind_of(handler)], lease=30) as runtime, running(runtime):
         job_id = await enqueue(runtime)
         await trio.sleep(301)
         assert calls == 1
@@ -177,7 +177,7 @@ async def test_job_that_is_replaced_stops_and_runs_anew(tmp_path: Path, autojump
             log.append(f"{job.payload['n']} canceled")
             raise
 
-    async with open_runtime(tmp_path, handlers={"work": handler}, lease=30) as runtime, running(runtime):
+    async with open_runtime(tmp_path, kinds=[kind_of(handler)], lease=30) as runtime, running(runtime):
         await enqueue(runtime, payload={"n": 1}, dedupe_key="k")
         await trio.sleep(5)
         later = runtime.clock.now() + timedelta(seconds=60)
@@ -198,7 +198,7 @@ async def test_cancel_reaches_a_running_job(tmp_path: Path, autojump_clock: Mock
             canceled_at = trio.current_time()
             raise
 
-    async with open_runtime(tmp_path, handlers={"work": handler}, lease=30) as runtime, running(runtime):
+    async with open_runtime(tmp_path, kinds=[kind_of(handler)], lease=30) as runtime, running(runtime):
         job_id = await enqueue(runtime)
         await trio.sleep(1)
         await runtime.store.jobs.cancel(job_id)
@@ -213,7 +213,7 @@ async def test_stolen_job_is_dropped_and_the_runner_goes_on(tmp_path: Path, auto
     async def handler(_: Job) -> None:
         await trio.sleep(5)
 
-    async with open_runtime(tmp_path, handlers={"work": handler}, lease=30) as runtime, running(runtime):
+    async with open_runtime(tmp_path, kinds=[kind_of(handler)], lease=30) as runtime, running(runtime):
         job_id = await enqueue(runtime)
         await trio.sleep(1)
         runtime.rows("SELECT 1")
@@ -239,7 +239,7 @@ async def test_store_that_is_away_for_a_while_costs_nothing(tmp_path: Path, auto
 
     trouble = Trouble({"jobs.claim": 5, "jobs.finish": 4})
     async with (
-        open_runtime(tmp_path, handlers={"work": handler}, wrap=trouble.wrap) as runtime,
+        open_runtime(tmp_path, kinds=[kind_of(handler)], wrap=trouble.wrap) as runtime,
         running(runtime),
     ):
         job_id = await enqueue(runtime)

@@ -27,14 +27,13 @@ HOT = {
     "release_lane": "PRIMARY KEY (kind=? AND key=?)",
     "set_lane_due": "PRIMARY KEY (kind=? AND key=?)",
     "lanes_of_worker": "lanes_worker (worker=?)",
-    "due_jobs": "jobs_due (queue=? AND priority=? AND due_at<?)",
-    "due_suspect_job": "jobs_due (queue=? AND priority=? AND due_at<?)",
+    "claim_jobs": "jobs_due (queue=? AND priority=? AND due_at<?)",
     "next_due_job": "jobs_due (queue=? AND priority=? AND due_at>?)",
-    "lease_jobs": "sqlite_autoindex_jobs_1 (id=?)",
+    "finish_jobs": "sqlite_autoindex_jobs_1 (id=?)",
+    "taken_keys": "jobs_dedupe (dedupe_key=?)",
     "held_jobs": "sqlite_autoindex_jobs_1 (id=?)",
     "extend_jobs": "sqlite_autoindex_jobs_1 (id=?)",
     "job_by_key": "jobs_dedupe (dedupe_key=?)",
-    "jobs_of_worker": "jobs_worker (worker=?)",
     "head_event": "mailbox_events_order (participant_id=? AND seq>?)",
     "hand_out_event": "sqlite_autoindex_mailbox_events_1 (id=?)",
     "delete_event": "sqlite_autoindex_mailbox_events_1 (id=?)",
@@ -72,6 +71,15 @@ LISTS = {
 }
 
 
+def plan_of(connection: sqlite3.Connection, name: str) -> list[str]:
+    """Return the steps of a statement, whatever its values."""
+    steps = []
+    for sql in STATEMENTS[name]:
+        values = dict.fromkeys(re.findall(r":(\w+)", sql), "1")
+        steps += [str(row[3]) for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}", values)]
+    return steps
+
+
 @pytest.fixture
 def connection(tmp_path: Path) -> Iterator[sqlite3.Connection]:
     """Give an empty database: without statistics, a plan does not depend on the rows."""
@@ -84,19 +92,16 @@ def connection(tmp_path: Path) -> Iterator[sqlite3.Connection]:
 @pytest.mark.parametrize("name", HOT)
 def test_hot_statement_searches_its_index(connection: sqlite3.Connection, name: str) -> None:
     """No scan of a table of ours."""
-    sql = STATEMENTS[name]
-    values = dict.fromkeys(re.findall(r":(\w+)", sql), "1")
-    plan = [str(row[3]) for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}", values)]
-    [ours] = [step for step in plan if "VIRTUAL TABLE" not in step and step.startswith(("SEARCH", "SCAN"))]
-    assert ours.startswith("SEARCH"), plan
-    assert ours.endswith(HOT[name]), plan
+    plan = plan_of(connection, name)
+    ours = [step for step in plan if "VIRTUAL TABLE" not in step and step.startswith(("SEARCH", "SCAN"))]
+    # What a part of the same statement has found may be read.
+    assert [step for step in ours if step.startswith("SCAN") and not step.startswith("SCAN (subquery-")] == [], plan
+    assert [step for step in ours if step.endswith(HOT[name])] != [], plan
 
 
 @pytest.mark.parametrize("name", LISTS)
 def test_list_reads_its_page_and_no_more(connection: sqlite3.Connection, name: str) -> None:
     """The index gives the order."""
-    sql = STATEMENTS[name]
-    values = dict.fromkeys(re.findall(r":(\w+)", sql), "1")
-    plan = [str(row[3]) for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}", values)]
+    plan = plan_of(connection, name)
     assert [step.split(" USING ")[1].removeprefix("INDEX ") for step in plan if "USING" in step] == LISTS[name], plan
     assert [step for step in plan if "TEMP B-TREE" in step or step.startswith("SCAN")] == []

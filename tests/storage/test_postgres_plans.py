@@ -29,16 +29,15 @@ HOT = {
     "release_lane": ("lanes_pkey", ["kind", "key"]),
     "set_lane_due": ("lanes_pkey", ["kind", "key"]),
     "lanes_of_worker": ("lanes_worker", ["worker"]),
-    "due_jobs": ("jobs_due", ["queue", "priority", "due_at"]),
-    "due_suspect_job": ("jobs_due", ["queue", "priority", "due_at"]),
+    "claim_jobs": ("jobs_due", ["queue", "priority", "due_at"]),
+    "finish_jobs": ("jobs_pkey", ["id"]),
+    "taken_keys": ("jobs_dedupe", ["dedupe_key"]),
     "next_due_job": ("jobs_due", ["queue", "priority", "due_at"]),
-    "lease_jobs": ("jobs_pkey", ["id"]),
     "held_jobs": ("jobs_pkey", ["id"]),
     "extend_jobs": ("jobs_pkey", ["id"]),
     "delete_job": ("jobs_pkey", ["id"]),
     "job_by_key": ("jobs_dedupe", ["dedupe_key"]),
     "lock_jobs": ("jobs_dedupe", ["dedupe_key"]),
-    "jobs_of_worker": ("jobs_worker", ["worker"]),
     "head_event": ("mailbox_events_order", ["participant_id"]),
     "hand_out_event": ("mailbox_events_pkey", ["id"]),
     "delete_event": ("mailbox_events_pkey", ["id"]),
@@ -68,7 +67,7 @@ INSERT INTO job_history (id, queue, priority, kind, status, run_at, payload, par
 SELECT 'h' || n, 'q', 0, 'k', 'done', now(), '{}', 'p' || n, 1, 20, now(), now() FROM generate_series(1, 3000) AS n;
 INSERT INTO lanes (kind, key, priority, due_at, worker)
 SELECT kind, 'l' || n, n % 2, now() + n * interval '1 s', 'w' || n
-FROM generate_series(1, 2000) AS n, (VALUES ('mailbox'), ('outbox')) AS kinds (kind);
+FROM generate_series(1, 20000) AS n, (VALUES ('mailbox'), ('outbox')) AS kinds (kind);
 INSERT INTO outbox_messages (id, participant_id, channel, recipient, recipient_kind, class, lane_key, seq, kind, body,
     status, max_attempts, created_at, updated_at)
 SELECT 'm' || n, 'p' || n % 100, 'c', 'r', 'phone', 'reply', 'p' || n % 100, n, 'text', '{}', 'queued', 20, now(), now()

@@ -19,7 +19,7 @@ from tests.support.clock import ManualClock
 from tests.support.sql import as_psycopg
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection
+    from collections.abc import AsyncIterator, Collection, Sequence
     from pathlib import Path
 
     from promptpipe.ports.store import Store
@@ -103,10 +103,20 @@ class Database(ABC):
         worker: str | None = None,
         held: Collection[str] = (),
         suspect: bool = True,
+        thorough: bool = True,
+        queues: Sequence[str] = ("default",),
     ) -> Claim:
         """Return a request for work, by this worker unless another is named."""
         name = self.worker if worker is None else WorkerId(worker)
-        return Claim(worker=name, limit=limit, seconds=LEASE_SECONDS, held=held, suspect=suspect)
+        return Claim(
+            worker=name,
+            limit=limit,
+            seconds=LEASE_SECONDS,
+            held=held,
+            suspect=suspect,
+            thorough=thorough,
+            queues=queues,
+        )
 
 
 class SqliteTestDatabase(Database):

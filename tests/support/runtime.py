@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
 
@@ -16,6 +16,7 @@ from promptpipe.flows.registry import FlowRegistry
 from promptpipe.model.ids import IdSource, MessageId, WorkerId
 from promptpipe.model.inbound import Enrollment
 from promptpipe.model.messages import MessageStatus, SendResult, Verdict
+from promptpipe.ports.jobs import JobKind
 from promptpipe.runtime.job_runner import JobRunner
 from promptpipe.runtime.lease_keeper import LeaseKeeper
 from promptpipe.runtime.mailbox_runner import MailboxRunner
@@ -34,13 +35,13 @@ from tests.support.echo import EchoFlow
 from tests.support.people import ADA, batch, inbound
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
     from pathlib import Path
 
     from promptpipe.flows.flow import Flow
+    from promptpipe.model.jobs import Job
     from promptpipe.model.messages import Departure, InDoubtRules, SendOrder
     from promptpipe.ports.store import Store
-    from promptpipe.runtime.job_runner import JobHandler
     from promptpipe.runtime.supervisor import Part
 
 T = TypeVar("T")
@@ -154,12 +155,22 @@ class Runtime:
         return (await self.store.outbox.get(MessageId(str(message_id)))).status
 
 
+def kind_of(handler: Callable[[Job], Awaitable[None]], **options: Any) -> JobKind[Any]:
+    """Return the kind `work`, whose jobs are done by *handler*."""
+
+    async def run(job: Job, payload: Mapping[str, object]) -> None:
+        del payload
+        await handler(job)
+
+    return JobKind(name="work", run=run, **options)
+
+
 @asynccontextmanager
 async def open_runtime(
     folder: Path,
     *,
     flows: Sequence[Flow] = (),
-    handlers: dict[str, JobHandler] | None = None,
+    kinds: Sequence[JobKind[Any]] = (),
     channel: FakeChannel | None = None,
     wrap: Callable[[Store], Store] = lambda store: store,
     slots: int = 10,
@@ -207,7 +218,7 @@ async def open_runtime(
             worker=worker,
             supervisor=Supervisor(grace=grace),
             parts=[
-                JobRunner(store.jobs, handlers or {}, registry.job_kinds, worker, slots=slots),
+                JobRunner(store.jobs, {kind.name: kind for kind in kinds}, registry.job_kinds, worker, slots=slots),
                 MailboxRunner(store.mailboxes, conversations.decide, worker, slots=slots),
                 OutboxSender(store.outbox, {used.name: used}, worker, slots=slots),  # type: ignore[dict-item]
             ],

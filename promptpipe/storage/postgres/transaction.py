@@ -97,6 +97,10 @@ class PostgresTransaction(Transaction):
         if len(dedupe_keys) > 1:
             await self.run("lock_jobs", dedupe_keys=list(dedupe_keys))
 
+    async def lock_queue(self, queue: str) -> None:
+        """See `Transaction.lock_queue`. In a statement of its own: that which counts must not have begun to look."""
+        await self.run("lock_limited_queue", queue=queue)
+
     async def lock_names(self, names: Collection[str]) -> None:
         """See `Transaction.lock_names`. Two names that share a number are locked together, which does no harm."""
         if names:

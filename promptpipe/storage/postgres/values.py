@@ -12,7 +12,7 @@ from psycopg.pq import Format
 from psycopg.types.numeric import Int8BinaryDumper
 
 if TYPE_CHECKING:
-    from psycopg.abc import Buffer
+    from psycopg.abc import AdaptContext, Buffer
 
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _MICROSECONDS = struct.Struct("!q")
@@ -23,9 +23,17 @@ class InstantLoader(Loader):
 
     format = Format.BINARY
 
+    def __init__(self, oid: int, context: AdaptContext | None = None) -> None:
+        super().__init__(oid, context)
+        self._known: dict[bytes, datetime] = {}
+
     def load(self, data: Buffer) -> datetime:
-        """Return the instant."""
-        return _EPOCH + timedelta(microseconds=_MICROSECONDS.unpack(data)[0])
+        """Return the instant. Rows of one statement have many in common."""
+        raw = bytes(data)
+        instant = self._known.get(raw)
+        if instant is None:
+            instant = self._known[raw] = _EPOCH + timedelta(microseconds=_MICROSECONDS.unpack(raw)[0])
+        return instant
 
 
 class JsonTextLoader(Loader):

@@ -12,7 +12,7 @@ from promptpipe.storage.statements import load_statements
 from promptpipe.storage.transactions.transaction import Transaction
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection, Coroutine, Sequence
+    from collections.abc import AsyncIterator, Collection, Coroutine, Iterator, Sequence
     from datetime import datetime
     from typing import Any
 
@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-STATEMENTS = load_statements(files("promptpipe.storage.sqlite").joinpath("queries"))
+STATEMENTS = {
+    name: tuple(part.strip() for part in sql.split(";\n"))
+    for name, sql in load_statements(files("promptpipe.storage.sqlite").joinpath("queries")).items()
+}
+"""By name; in several parts where PostgreSQL changes two tables in one statement. One of them may return rows."""
 
 _columns: dict[str, Columns] = {}
 """Those of each statement, once it has been run."""
@@ -51,22 +55,23 @@ class SqliteTransaction(Transaction):
 
     async def run(self, statement: str, /, **values: object) -> None:
         """See `Transaction.run`."""
-        self._execute(statement, values)
+        for _ in self._execute(statement, values):
+            pass
 
     async def count(self, statement: str, /, **values: object) -> int:
         """See `Transaction.count`."""
-        return self._execute(statement, values).rowcount
+        return sum(cursor.rowcount for cursor in self._execute(statement, values))
 
     async def all(self, statement: str, /, **values: object) -> Sequence[Row]:
         """See `Transaction.all`."""
-        cursor = self._execute(statement, values)
-        rows = cursor.fetchall()
-        if not rows:
-            return []
-        columns = _columns.get(statement)
-        if columns is None:
-            columns = _columns[statement] = Columns(cursor.description)
-        return [columns.row(row) for row in rows]
+        found: list[Row] = []
+        for cursor in self._execute(statement, values):
+            if cursor.description and (rows := cursor.fetchall()):
+                columns = _columns.get(statement)
+                if columns is None:
+                    columns = _columns[statement] = Columns(cursor.description)
+                found = [columns.row(row) for row in rows]
+        return found
 
     async def now(self) -> datetime:
         """See `Transaction.now`."""
@@ -97,11 +102,16 @@ class SqliteTransaction(Transaction):
     async def lock_jobs(self, dedupe_keys: Collection[str]) -> None:
         """Do nothing: one transaction is written at a time."""
 
+    async def lock_queue(self, queue: str) -> None:
+        """Do nothing: one transaction is written at a time."""
+
     async def lock_names(self, names: Collection[str]) -> None:
         """Do nothing: one transaction is written at a time."""
 
-    def _execute(self, statement: str, values: dict[str, object]) -> sqlite3.Cursor:
-        return self._connection.execute(STATEMENTS[statement], as_stored(values) | {"now": self._now})
+    def _execute(self, statement: str, values: dict[str, object]) -> Iterator[sqlite3.Cursor]:
+        stored = as_stored(values) | {"now": self._now}
+        for part in STATEMENTS[statement]:
+            yield self._connection.execute(part, stored)
 
 
 def run_at_once(coroutine: Coroutine[Any, Any, T]) -> T:

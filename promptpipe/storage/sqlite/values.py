@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -35,12 +36,13 @@ INSTANTS = frozenset(
         "run_at",
         "sent_at",
         "started_at",
+        "until",
         "updated_at",
     }
 )
 """The columns that are instants, in tables and in what statements select."""
 
-SPANS = frozenset({"blocked", "due_in"})
+SPANS = frozenset({"blocked", "due_in", "lag"})
 """The columns that are spans."""
 
 
@@ -62,7 +64,7 @@ def span(value: int) -> timedelta:
 _AS_STORED: dict[type, Callable[[Any], object]] = {
     datetime: micros,
     timedelta: lambda value: value // _MICROSECOND,
-    list: json.dumps,
+    list: partial(json.dumps, default=micros),
 }
 
 

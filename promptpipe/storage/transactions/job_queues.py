@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
+from promptpipe.model.errors import NotFoundError
 from promptpipe.model.events import TimerFired
 from promptpipe.model.ids import JobId, ParticipantId
 from promptpipe.model.jobs import (
@@ -22,13 +24,13 @@ from promptpipe.model.jobs import (
 )
 from promptpipe.model.leases import SUSPECT_FROM, Claimed, Lease, Work
 from promptpipe.model.text import shortened, storable
-from promptpipe.storage.transactions import jobs, mailbox_events
-from promptpipe.storage.transactions.values import from_json, span
+from promptpipe.storage.transactions import jobs, mailbox_events, messages
+from promptpipe.storage.transactions.values import from_json, span, to_json
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
-    from promptpipe.model.jobs import Ending, NewJob, Outcome
+    from promptpipe.model.jobs import Effects, Ending, NewJob, Outcome
     from promptpipe.model.leases import Claim
     from promptpipe.model.listing import JobFilter, Page, PageRequest
     from promptpipe.storage.transactions.transaction import Database, Row, Transaction
@@ -36,15 +38,48 @@ if TYPE_CHECKING:
 OUT_OF_ATTEMPTS = JobFailure(type="OutOfAttempts", message="its worker vanished in the last attempt that was left")
 
 
+START = datetime.fromtimestamp(0, UTC)
+LATE_COMMITS = timedelta(seconds=1)
+
+
+class Floors:
+    """From where claims of each level look, so that they do not step over all that is gone again and again.
+
+    The index of a database that many write keeps the entries of rows that are gone until nobody can see them any more,
+    and some reader may sit on a snapshot for hours. What comes before a floor (enqueued for an earlier time, or a
+    lease that ran out) is found by the next thorough claim.
+    """
+
+    def __init__(self) -> None:
+        self._floors: dict[str, list[datetime]] = {}
+
+    def of(self, queue: str, *, thorough: bool) -> list[datetime]:
+        """Return a floor for each priority of *queue*."""
+        nowhere = [START for _ in PRIORITIES]
+        return nowhere if thorough else self._floors.get(queue, nowhere)
+
+    def raise_to(self, queue: str, rows: Sequence[Row]) -> None:
+        """Note what was claimed. Jobs are committed a little after the time they are due, so the last second stays."""
+        floors = self._floors.setdefault(queue, [START for _ in PRIORITIES])
+        for row in rows:
+            floor = min(row["run_at"], row["updated_at"] - LATE_COMMITS)
+            floors[row["priority"]] = max(floors[row["priority"]], floor)
+
+
 class JobTransactions:
     """`ports.store.JobStore`."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._floors = Floors()
 
     async def enqueue(self, new: NewJob) -> tuple[Job, bool]:
         """See `JobStore.enqueue`."""
         return await self._database.write(partial(jobs.enqueue, new=new))
+
+    async def enqueue_many(self, new: Sequence[NewJob]) -> list[tuple[JobId, bool]]:
+        """See `JobStore.enqueue_many`."""
+        return await self._database.write(partial(jobs.put_many, new=new))
 
     async def get(self, job_id: JobId) -> Job:
         """See `JobStore.get`."""
@@ -64,76 +99,114 @@ class JobTransactions:
 
     async def claim(self, claim: Claim) -> Claimed[LeasedJob]:
         """See `JobStore.claim`."""
-        return await self._database.write(partial(_claim, request=claim))
+        held = frozenset(claim.held)
+        try:
+            return await self._database.write(partial(_claim, request=claim, floors=self._floors, held=held))
+        except _HeldError:
+            # Rare enough to pay for it only then: with a list of a few hundred, a claim takes a fifth longer.
+            return await self._database.write(partial(_claim, request=claim, floors=self._floors, excluded=list(held)))
 
     async def finish(self, endings: Sequence[Ending]) -> frozenset[Lease]:
         """See `JobStore.finish`."""
         return await self._database.write(partial(_finish, endings=endings))
 
 
-async def _claim(tx: Transaction, request: Claim) -> Claimed[LeasedJob]:
-    wanted = {"held": list(request.held), "suspect_from": SUSPECT_FROM}
-    levels = [{"queue": queue, "priority": priority} for queue in request.queues for priority in PRIORITIES]
-    due: list[Row] = []
-    for level in levels:
-        if (room := request.limit - len(due)) > 0:
-            due += await tx.all("due_jobs", limit=room, **level, **wanted)
-    suspects: list[Row] = []
-    if request.suspect and len(due) < request.limit:
+class _HeldError(Exception):
+    """A job was claimed that the claimer holds: its lease is overdue, or somebody has given it back meanwhile."""
+
+
+async def _claim(
+    tx: Transaction,
+    request: Claim,
+    floors: Floors,
+    held: frozenset[str] = frozenset(),
+    excluded: Sequence[str] = (),
+) -> Claimed[LeasedJob]:
+    claimed: list[LeasedJob] = []
+    suspect: list[LeasedJob] = []
+    ended = False
+    for queue in request.queues:
+        if (room := request.limit - len(claimed)) > 0:
+            level = floors.of(queue, thorough=request.thorough)
+            rows = await _lease(tx, request, queue, room, level, excluded)
+            if not held.isdisjoint(row["id"] for row in rows):
+                raise _HeldError
+            fit = await _fit_to_run(tx, rows)
+            ended = ended or len(fit) < len(rows)
+            claimed += fit
+            floors.raise_to(queue, rows)
+    if request.suspect and request.thorough and len(claimed) < request.limit:
         # Only now: what is due beside those found are suspects alone, so that looking for one scans nothing else.
-        for level in levels:
-            suspects = suspects or list(await tx.all("due_suspect_job", **level, **wanted))
-    ids, suspect_ids = await _fit_to_run(tx, due), await _fit_to_run(tx, suspects)
-    leased = await _lease(tx, ids + suspect_ids, request) if ids or suspect_ids else []
-    some_ended = len(leased) < len(due) + len(suspects)
+        for queue in request.queues:
+            if not suspect:
+                level = floors.of(queue, thorough=True)
+                rows = await _lease(tx, request, queue, 1, level, list(held) or excluded, crashed=True)
+                suspect = await _fit_to_run(tx, rows)
+                ended = ended or len(suspect) < len(rows)
     return Claimed(
-        items=leased[: len(ids)],
-        suspect=leased[-1] if suspect_ids else None,
-        next_due_in=0.0 if some_ended else await _next_due_in(tx, request.queues),
+        items=claimed,
+        suspect=suspect[0] if suspect else None,
+        next_due_in=0.0 if ended else await _next_due_in(tx, request),
     )
 
 
-async def _fit_to_run(tx: Transaction, rows: Sequence[Row]) -> list[str]:
-    """Return the ids of *rows* that may run; end those canceled or out of attempts."""
-    ids = []
+async def _lease(
+    tx: Transaction,
+    request: Claim,
+    queue: str,
+    room: int,
+    floors: Sequence[datetime],
+    excluded: Sequence[str],
+    *,
+    crashed: bool = False,
+) -> Sequence[Row]:
+    """Lease due jobs of a queue, at most *room*: suspects, if *crashed*, or others."""
+    await tx.lock_queue(queue)
+    rows = await tx.all(
+        "claim_jobs",
+        queue=queue,
+        limit=room,
+        floors=list(floors),
+        crashed=crashed,
+        suspect_from=SUSPECT_FROM,
+        held=list(excluded),
+        worker=request.worker,
+        lease=span(request.seconds),
+    )
+    return sorted(rows, key=lambda row: (row["priority"], row["run_at"], row["id"]))
+
+
+async def _fit_to_run(tx: Transaction, rows: Sequence[Row]) -> list[LeasedJob]:
+    """Return those of the leased *rows* that may run; end those canceled or out of attempts."""
+    fit = []
     for row in rows:
         if row["cancel_requested"]:
-            await jobs.end(tx, row, JobStatus.CANCELED)
-        elif row["attempt"] >= row["max_attempts"]:
-            await _keep_error(tx, row, OUT_OF_ATTEMPTS)
-            await jobs.end(tx, row, JobStatus.FAILED, OUT_OF_ATTEMPTS)
+            await jobs.end(tx, {**row, "attempt": row["attempt"] - 1}, JobStatus.CANCELED)
+        elif row["attempt"] > row["max_attempts"]:
+            spent = {**row, "attempt": row["attempt"] - 1}
+            await _keep_error(tx, spent, OUT_OF_ATTEMPTS)
+            await jobs.end(tx, spent, JobStatus.FAILED, OUT_OF_ATTEMPTS)
         else:
-            ids.append(row["id"])
-    return ids
+            fit.append(LeasedJob(Lease(Work.JOB, row["id"], row["fence"]), jobs.as_job(row)))
+    return fit
 
 
-async def _lease(tx: Transaction, ids: list[str], request: Claim) -> list[LeasedJob]:
-    fence = await tx.next_fence()
-    rows = await tx.all("lease_jobs", ids=ids, worker=request.worker, fence=fence, lease=span(request.seconds))
-    place = {id_: number for number, id_ in enumerate(ids)}
-    leased = [LeasedJob(Lease(Work.JOB, row["id"], fence), jobs.as_job(row)) for row in rows]
-    return sorted(leased, key=lambda item: place[item.job.id])
-
-
-async def _next_due_in(tx: Transaction, queues: Sequence[str]) -> float | None:
-    row = await tx.the("next_due_job", queues=list(queues))
+async def _next_due_in(tx: Transaction, request: Claim) -> float | None:
+    row = await tx.the("next_due_job", queues=list(request.queues), lease=span(request.seconds))
     return None if row["due_in"] is None else row["due_in"].total_seconds()
 
 
 async def _finish(tx: Transaction, endings: Sequence[Ending]) -> frozenset[Lease]:
-    fired = [ending.lease.key for ending in endings if isinstance(ending.outcome, Fire)]
-    if fired:
-        people = await tx.all("participants_of_jobs", ids=fired)
-        await tx.lock_lanes([(Work.MAILBOX, row["participant_id"]) for row in people])
-    leases = [ending.lease for ending in endings]
-    held = {
-        row["id"]: row
-        for row in await tx.all(
-            "held_jobs", ids=[lease.key for lease in leases], fences=[lease.fence for lease in leases]
-        )
-    }
+    await _lock_lanes(tx, endings)
+    done = [ending.lease for ending in endings if isinstance(ending.outcome, Finish) and ending.outcome.effects is None]
+    gone = {row["id"] for row in await tx.all("finish_jobs", leases=_as_json(done))} if done else set()
+    others = [ending for ending in endings if ending.lease.key not in gone]
+    if not others:
+        return frozenset()
+    rows = await tx.all("held_jobs", leases=_as_json(ending.lease for ending in others))
+    held = {row["id"]: row for row in rows}
     lost = set()
-    for ending in endings:
+    for ending in others:
         row = held.pop(ending.lease.key, None)
         if row is None:
             lost.add(ending.lease)
@@ -142,10 +215,25 @@ async def _finish(tx: Transaction, endings: Sequence[Ending]) -> frozenset[Lease
     return frozenset(lost)
 
 
+async def _lock_lanes(tx: Transaction, endings: Sequence[Ending]) -> None:
+    """Lock the lanes that these endings append to, before any job."""
+    fired = [ending.lease.key for ending in endings if isinstance(ending.outcome, Fire)]
+    people = await tx.all("participants_of_jobs", ids=fired) if fired else []
+    lanes = {(Work.MAILBOX, row["participant_id"]) for row in people}
+    for ending in endings:
+        if isinstance(ending.outcome, Finish) and ending.outcome.effects is not None:
+            lanes |= {(Work.OUTBOX, messages.lane_of(message)) for message in ending.outcome.effects.messages}
+    await tx.lock_lanes(lanes)
+
+
+def _as_json(leases: Iterable[Lease]) -> str:
+    return to_json({lease.key: lease.fence for lease in leases})
+
+
 async def _apply(tx: Transaction, row: Row, outcome: Outcome) -> None:
     match outcome:
-        case Finish():
-            await _end_or_rerun(tx, row, JobStatus.DONE)
+        case Finish(effects=effects):
+            await _finish_one(tx, row, effects)
         case Fire():
             await _fire(tx, row)
         case Cancel():
@@ -161,6 +249,25 @@ async def _apply(tx: Transaction, row: Row, outcome: Outcome) -> None:
                 await _requeue(tx, row, delay, failure=failure)
             else:
                 await _end_or_rerun(tx, row, JobStatus.FAILED, failure)
+
+
+async def _finish_one(tx: Transaction, row: Row, effects: Effects | None) -> None:
+    """End a job with its effects; one whose effects are impossible has failed, and none of them takes place."""
+    if effects is not None:
+        try:
+            async with tx.savepoint():
+                for new in effects.jobs:
+                    await jobs.put(tx, new)
+                for message in effects.messages:
+                    await messages.enqueue(tx, message)
+        except Exception as error:
+            if not isinstance(error, NotFoundError) and not tx.is_permanent(error):
+                raise
+            failure = JobFailure(type=type(error).__name__, message=f"its effects are impossible: {error}")
+            await _keep_error(tx, row, failure)
+            await _end_or_rerun(tx, row, JobStatus.FAILED, failure)
+            return
+    await _end_or_rerun(tx, row, JobStatus.DONE)
 
 
 async def _fire(tx: Transaction, row: Row) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from promptpipe.model.errors import AlreadyExistsError, NotFoundError, PreconditionError
@@ -19,13 +21,17 @@ from promptpipe.storage.transactions.pages import page
 from promptpipe.storage.transactions.values import from_json, to_json
 
 if TYPE_CHECKING:
-    from datetime import datetime
+    from collections.abc import Iterable, Sequence
 
     from promptpipe.model.jobs import NewJob
     from promptpipe.model.listing import JobFilter, Page, PageRequest
     from promptpipe.storage.transactions.transaction import Row, Transaction
 
 MAX_ERROR_TEXT = 2000
+
+_STATUSES = {status.value: status for status in JobStatus}
+_EPOCH = datetime.fromtimestamp(0, UTC)
+_MICROSECOND = timedelta(microseconds=1)
 
 
 async def enqueue(tx: Transaction, new: NewJob) -> tuple[Job, bool]:
@@ -52,6 +58,42 @@ async def put(tx: Transaction, new: NewJob) -> JobId:
     await _insert(tx, new, run_at=new.run_at)
     tx.wake(Work.JOB)
     return new.id
+
+
+async def put_many(tx: Transaction, new: Sequence[NewJob]) -> list[tuple[JobId, bool]]:
+    """Add jobs as `put` does, and return for each its id, or that of the one with its key, and whether it was added.
+
+    Those whose keys are free are added in one statement.
+    """
+    keys = [job.dedupe_key for job in new if job.dedupe_key is not None]
+    taken = {row["dedupe_key"] for row in await tx.all("taken_keys", dedupe_keys=keys)} if keys else set()
+    free = {job.dedupe_key or job.id: job for job in reversed(new) if job.dedupe_key not in taken}
+    added = {row["id"] for row in await tx.all("insert_jobs", jobs=_as_json(free.values()))} if free else set()
+    if added:
+        tx.wake(Work.JOB)
+    results = []
+    for job in new:
+        job_id = job.id if job.id in added else await put(tx, job)
+        results.append((job_id, job_id == job.id))
+    return results
+
+
+def _as_json(new: Iterable[NewJob]) -> str:
+    rows = [
+        {
+            "id": job.id,
+            "queue": job.queue,
+            "priority": job.priority,
+            "run_at": (job.run_at - _EPOCH) // _MICROSECOND,
+            "kind": job.kind,
+            "payload": job.payload,
+            "dedupe_key": job.dedupe_key,
+            "participant_id": job.participant_id,
+            "max_attempts": job.max_attempts,
+        }
+        for job in new
+    ]
+    return json.dumps(rows, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
 async def _insert(
@@ -201,7 +243,7 @@ def as_job(row: Row) -> Job:
         kind=row["kind"],
         queue=row["queue"],
         priority=row["priority"],
-        status=JobStatus(row["status"]),
+        status=_STATUSES[row["status"]],
         run_at=row["run_at"],
         payload=from_json(row["payload"]),
         attempt=row["attempt"],
@@ -212,5 +254,5 @@ def as_job(row: Row) -> Job:
         participant_id=None if row["participant_id"] is None else ParticipantId(row["participant_id"]),
         last_error=row["last_error"],
         worker=row["worker"],
-        finished_at=row["finished_at"],
+        finished_at=row.get("finished_at"),
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from promptpipe.model.ids import WorkerId
 from promptpipe.model.leases import Extension, Instance, Lease, Work
 from promptpipe.storage.transactions import lanes, mailbox_events, messages
-from promptpipe.storage.transactions.values import span
+from promptpipe.storage.transactions.values import span, to_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -57,11 +57,7 @@ async def _extend(tx: Transaction, leases: Sequence[Lease], lease_seconds: float
         wanted = [lease for lease in leases if lease.work is work]
         if not wanted:
             continue
-        values = {
-            "keys": [lease.key for lease in wanted],
-            "fences": [lease.fence for lease in wanted],
-            "lease": span(lease_seconds),
-        }
+        values = {"leases": to_json({lease.key: lease.fence for lease in wanted}), "lease": span(lease_seconds)}
         if work is Work.JOB:
             rows = await tx.all("extend_jobs", **values)
         else:

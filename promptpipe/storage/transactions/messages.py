@@ -41,6 +41,11 @@ def lane_key(participant_id: str, channel: str, message_class: MessageClass) -> 
     return f"{participant_id}/{channel}/{message_class.value}"
 
 
+def lane_of(new: NewMessage) -> str:
+    """Return the key of the lane that a message enters."""
+    return lane_key(new.participant_id, new.channel, new.message_class)
+
+
 def lanes_to(participant_id: str, channel: str) -> dict[str, MessageClass]:
     """Return the classes of messages to a participant on a channel, by the keys of their lanes."""
     return {lane_key(participant_id, channel, message_class): message_class for message_class in MessageClass}
@@ -91,7 +96,7 @@ async def place(tx: Transaction, person: Participant, new: NewMessage) -> Placed
         raise NotFoundError(f"{new.channel} address of participant", new.participant_id)
     # A phone number before a user id: every account can be reached by it.
     address = min(there, key=lambda item: item.kind is AddressKind.USER_ID)
-    key = lane_key(new.participant_id, new.channel, new.message_class)
+    key = lane_of(new)
     if person.status is ParticipantStatus.WITHDRAWN:
         return Placed(new, address, key, None)
     return Placed(new, address, key, await lanes.append(tx, Work.OUTBOX, key, new.message_class.priority))

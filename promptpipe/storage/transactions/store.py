@@ -11,6 +11,7 @@ from promptpipe.storage.transactions.leases import InstanceTransactions, LeaseTr
 from promptpipe.storage.transactions.mailboxes import MailboxTransactions
 from promptpipe.storage.transactions.outbox import OutboxTransactions
 from promptpipe.storage.transactions.participants import ParticipantTransactions
+from promptpipe.storage.transactions.queues import QueueTransactions
 from promptpipe.storage.transactions.recovery import RecoveryTransactions
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class SqlStore:
         self._database = database
         self.background = background
         self.jobs = JobTransactions(database)
+        self.queues = QueueTransactions(database)
         self.mailboxes = MailboxTransactions(database)
         self.outbox = OutboxTransactions(database, rules)
         self.inbound = InboundTransactions(database)

@@ -72,6 +72,10 @@ class Transaction(ABC):
         """Lock the live jobs that have one of *dedupe_keys*, in the order in which everybody does."""
 
     @abstractmethod
+    async def lock_queue(self, queue: str) -> None:
+        """Lock a queue if it is limited, so that whoever claims next counts what this transaction has claimed."""
+
+    @abstractmethod
     async def lock_names(self, names: Collection[str]) -> None:
         """Lock *names*, whatever they mean, before anything else; who locks them too comes before or after."""
 

@@ -22,6 +22,8 @@ def to_json(value: Mapping[str, object]) -> str:
 
 def from_json(text: str) -> dict[str, object]:
     """Return the JSON object in *text*; raise `ValueError` when it is something else."""
+    if text == "{}":
+        return {}
     value = json.loads(text)
     if not isinstance(value, dict):
         raise ValueError(f"expected a JSON object, got {type(value).__name__}")  # noqa: TRY004

@@ -4,6 +4,21 @@ INSERT INTO jobs (id, queue, priority, due_at, kind, status, run_at, payload, de
 VALUES (:id, :queue, :priority, coalesce(:run_at, promptpipe_now()), :kind, 'queued', coalesce(:run_at, promptpipe_now()), :payload,
     :dedupe_key, :participant_id, :max_attempts, coalesce(:created_at, promptpipe_now()), promptpipe_now())
 
+-- name: insert_jobs
+-- *jobs* is a JSON array, times in it microseconds since 1970. What has a key that is taken is passed over.
+INSERT INTO jobs (id, queue, priority, due_at, kind, status, run_at, payload, dedupe_key, participant_id,
+    max_attempts, created_at, updated_at)
+SELECT id, queue, priority, coalesce(at, promptpipe_now()), kind, 'queued', coalesce(at, promptpipe_now()), payload, dedupe_key,
+    participant_id, max_attempts, promptpipe_now(), promptpipe_now()
+FROM (
+    SELECT *, 'epoch'::timestamptz + run_at * interval '1 microsecond' AS at
+    FROM jsonb_to_recordset(:jobs::jsonb) AS job (id text, queue text, priority integer, run_at bigint, kind text,
+        payload jsonb, dedupe_key text, participant_id text, max_attempts integer)
+) AS job
+ORDER BY dedupe_key, id
+ON CONFLICT (dedupe_key) WHERE dedupe_key IS NOT NULL DO NOTHING
+RETURNING id
+
 -- name: job
 -- In one statement, or a job could move from one table to the other between two looks and be in neither.
 SELECT id, queue, priority, kind, status, run_at, payload, dedupe_key, participant_id, attempt, max_attempts, worker,
@@ -20,40 +35,71 @@ SELECT *, NULL::timestamptz AS finished_at FROM jobs WHERE id = :id FOR UPDATE
 -- name: job_by_key
 SELECT *, NULL::timestamptz AS finished_at FROM jobs WHERE dedupe_key = :dedupe_key FOR UPDATE
 
+-- name: taken_keys
+SELECT dedupe_key FROM jobs WHERE dedupe_key = ANY (:dedupe_keys)
+UNION ALL
+SELECT dedupe_key FROM mailbox_events WHERE dedupe_key = ANY (:dedupe_keys) AND seq IS NOT NULL
+
 -- name: participants_of_jobs
 SELECT DISTINCT participant_id FROM jobs
 WHERE id = ANY (:ids) AND participant_id IS NOT NULL
 
 -- name: held_jobs
--- *ids* and *fences* belong together by their places.
+-- *leases* is a JSON object: the fences by the jobs' ids.
 SELECT j.*, NULL::timestamptz AS finished_at
-FROM unnest(:ids::text[], :fences::bigint[]) AS wanted (id, fence) JOIN jobs j ON j.id = wanted.id
-WHERE j.fence = wanted.fence AND j.status = 'running' ORDER BY j.id FOR UPDATE OF j
+FROM jsonb_each_text(:leases::jsonb) AS wanted (id, fence) JOIN jobs j ON j.id = wanted.id
+WHERE j.fence = wanted.fence::bigint AND j.status = 'running' ORDER BY j.id FOR UPDATE OF j
 
--- name: due_jobs
-SELECT * FROM jobs
-WHERE queue = :queue AND priority = :priority AND due_at <= promptpipe_now() AND crashes + (worker IS NOT NULL)::int < :suspect_from
-    AND id <> ALL (:held)
-ORDER BY due_at, id LIMIT :limit FOR UPDATE SKIP LOCKED
+-- name: lock_limited_queue
+-- Who claims from a queue that is limited counts what runs of it: one after the other.
+SELECT name FROM queues WHERE name = :queue AND concurrency IS NOT NULL FOR UPDATE
 
--- name: due_suspect_job
-SELECT * FROM jobs
-WHERE queue = :queue AND priority = :priority AND due_at <= promptpipe_now() AND crashes + (worker IS NOT NULL)::int >= :suspect_from
-    AND id <> ALL (:held)
-ORDER BY due_at, id LIMIT 1 FOR UPDATE SKIP LOCKED
-
--- name: lease_jobs
--- A row that still has a worker was leased to one that vanished: that counts as a crash.
+-- name: claim_jobs
+-- Level by level in the order of the index, from where the last claim ended (*floors*), and only as far as there is
+-- room. A row that still has a worker was leased to one that vanished: that counts as a crash. *crashed* wants suspects.
+WITH room AS MATERIALIZED (
+    SELECT CASE
+        WHEN paused THEN 0
+        WHEN concurrency IS NULL THEN :limit
+        ELSE greatest(0, least(:limit, concurrency - (
+            SELECT count(*) FROM jobs
+            WHERE queue = :queue AND priority IN (0, 1, 2, 3) AND worker IS NOT NULL
+                AND due_at > promptpipe_now() AND due_at <= promptpipe_now() + :lease
+        )))
+    END AS jobs
+    FROM (VALUES (:queue)) AS wanted (queue) LEFT JOIN queues ON name = queue
+), due AS MATERIALIZED (
+    SELECT id, due_at FROM unnest(ARRAY[0, 1, 2, 3], :floors::timestamptz[]) AS level (priority, floor), LATERAL (
+        SELECT id, due_at FROM jobs
+        WHERE queue = :queue AND priority = level.priority AND due_at >= level.floor AND due_at <= promptpipe_now()
+            AND (crashes + (worker IS NOT NULL)::int >= :suspect_from) = :crashed AND id <> ALL (:held)
+        ORDER BY due_at, id LIMIT (SELECT jobs FROM room) FOR UPDATE SKIP LOCKED
+    ) AS found
+    LIMIT (SELECT jobs FROM room)
+)
 UPDATE jobs SET
-    crashes = crashes + (worker IS NOT NULL)::int, status = 'running', worker = :worker, fence = :fence,
-    due_at = promptpipe_now() + :lease, attempt = attempt + 1, updated_at = promptpipe_now()
-WHERE id = ANY (:ids)
-RETURNING *, NULL::timestamptz AS finished_at
+    crashes = crashes + (worker IS NOT NULL)::int, status = 'running', worker = :worker,
+    fence = (SELECT nextval('fences')), due_at = promptpipe_now() + :lease, attempt = attempt + 1, updated_at = promptpipe_now()
+FROM due WHERE jobs.id = due.id
+RETURNING jobs.id, fence, queue, priority, kind, status, run_at, payload, dedupe_key, participant_id, attempt, max_attempts, worker,
+    last_error, created_at, updated_at, cancel_requested
 
 -- name: next_due_job
+-- What cannot be claimed then is no reason to wake up.
 SELECT min(due_at) - promptpipe_now() AS due_in
-FROM unnest(:queues::text[]) AS q, generate_series(0, 3) AS p,
-    LATERAL (SELECT min(due_at) AS due_at FROM jobs WHERE queue = q AND priority = p AND due_at > promptpipe_now()) AS l
+FROM unnest(:queues::text[]) AS wanted (queue)
+LEFT JOIN queues ON name = wanted.queue
+CROSS JOIN unnest(ARRAY[0, 1, 2, 3]) AS level (priority), LATERAL (
+    SELECT due_at FROM jobs WHERE queue = wanted.queue AND priority = level.priority AND due_at > promptpipe_now()
+    ORDER BY due_at LIMIT 1
+) AS next
+WHERE paused IS NOT TRUE AND (
+    concurrency IS NULL OR concurrency > (
+        SELECT count(*) FROM jobs r
+        WHERE r.queue = wanted.queue AND r.priority IN (0, 1, 2, 3) AND r.worker IS NOT NULL
+            AND r.due_at > promptpipe_now() AND r.due_at <= promptpipe_now() + :lease
+    )
+)
 
 -- name: requeue_job
 -- *given_back* is 1 when the attempt does not count.
@@ -77,6 +123,22 @@ UPDATE jobs SET rerun_at = :rerun_at, rerun_payload = :rerun_payload, updated_at
 -- name: request_cancel
 UPDATE jobs SET cancel_requested = true, updated_at = promptpipe_now() WHERE id = :id
 
+-- name: finish_jobs
+-- Those that were enqueued again while they ran stay: they are not at their end. Locked in the order in which everybody
+-- does.
+WITH held AS MATERIALIZED (
+    SELECT j.id FROM jsonb_each_text(:leases::jsonb) AS wanted (id, fence) JOIN jobs j ON j.id = wanted.id
+    WHERE j.fence = wanted.fence::bigint AND j.status = 'running' AND j.rerun_at IS NULL ORDER BY j.id FOR UPDATE OF j
+), gone AS (
+    DELETE FROM jobs USING held WHERE jobs.id = held.id RETURNING jobs.*
+)
+INSERT INTO job_history (id, queue, priority, kind, status, run_at, payload, dedupe_key, participant_id, attempt,
+    max_attempts, worker, last_error, created_at, finished_at)
+SELECT id, queue, priority, kind, 'done', run_at, payload, dedupe_key, participant_id, attempt, max_attempts, worker,
+    last_error, created_at, promptpipe_now()
+FROM gone
+RETURNING id
+
 -- name: delete_job
 DELETE FROM jobs WHERE id = :id
 
@@ -91,10 +153,10 @@ INSERT INTO job_errors (job_id, attempt, at, type, message, worker)
 VALUES (:job_id, :attempt, promptpipe_now(), :type, :message, :worker)
 
 -- name: extend_jobs
--- Locked in the order in which everybody does; *keys* and *fences* belong together by their places.
+-- Locked in the order in which everybody does.
 WITH held AS MATERIALIZED (
-    SELECT j.id FROM unnest(:keys::text[], :fences::bigint[]) AS wanted (id, fence) JOIN jobs j ON j.id = wanted.id
-    WHERE j.fence = wanted.fence AND j.status = 'running' ORDER BY j.id FOR UPDATE OF j
+    SELECT j.id FROM jsonb_each_text(:leases::jsonb) AS wanted (id, fence) JOIN jobs j ON j.id = wanted.id
+    WHERE j.fence = wanted.fence::bigint AND j.status = 'running' ORDER BY j.id FOR UPDATE OF j
 )
 UPDATE jobs SET due_at = promptpipe_now() + :lease FROM held WHERE jobs.id = held.id
 RETURNING jobs.id AS key, fence, cancel_requested

@@ -40,8 +40,8 @@ SELECT key FROM lanes WHERE kind = :kind AND key = :key AND fence = :fence AND l
 -- name: extend_lanes
 -- Locked in the order in which everybody does.
 WITH held AS MATERIALIZED (
-    SELECT l.key FROM unnest(:keys::text[], :fences::bigint[]) AS wanted (key, fence)
-    JOIN lanes l ON l.kind = :kind AND l.key = wanted.key AND l.fence = wanted.fence
+    SELECT l.key FROM jsonb_each_text(:leases::jsonb) AS wanted (key, fence)
+    JOIN lanes l ON l.kind = :kind AND l.key = wanted.key AND l.fence = wanted.fence::bigint
     WHERE l.leased ORDER BY l.key FOR UPDATE OF l
 )
 UPDATE lanes SET due_at = promptpipe_now() + :lease FROM held

@@ -4,6 +4,17 @@ INSERT INTO jobs (id, queue, priority, due_at, kind, status, run_at, payload, de
 VALUES (:id, :queue, :priority, coalesce(:run_at, :now), :kind, 'queued', coalesce(:run_at, :now), :payload,
     :dedupe_key, :participant_id, :max_attempts, coalesce(:created_at, :now), :now)
 
+-- name: insert_jobs
+-- *jobs* is a JSON array, times in it microseconds since 1970. What has a key that is taken is passed over.
+INSERT INTO jobs (id, queue, priority, due_at, kind, status, run_at, payload, dedupe_key, participant_id,
+    max_attempts, created_at, updated_at)
+SELECT value ->> 'id', value ->> 'queue', value ->> 'priority', coalesce(value ->> 'run_at', :now), value ->> 'kind',
+    'queued', coalesce(value ->> 'run_at', :now), value -> 'payload', value ->> 'dedupe_key',
+    value ->> 'participant_id', value ->> 'max_attempts', :now, :now
+FROM json_each(:jobs) WHERE true
+ON CONFLICT (dedupe_key) WHERE dedupe_key IS NOT NULL DO NOTHING
+RETURNING id
+
 -- name: job
 -- In one statement, or a job could move from one table to the other between two looks and be in neither.
 SELECT id, queue, priority, kind, status, run_at, payload, dedupe_key, participant_id, attempt, max_attempts, worker,
@@ -20,39 +31,91 @@ SELECT *, NULL AS finished_at FROM jobs WHERE id = :id
 -- name: job_by_key
 SELECT *, NULL AS finished_at FROM jobs WHERE dedupe_key = :dedupe_key
 
+-- name: taken_keys
+SELECT dedupe_key FROM jobs WHERE dedupe_key IN (SELECT value FROM json_each(:dedupe_keys))
+UNION ALL
+SELECT dedupe_key FROM mailbox_events WHERE dedupe_key IN (SELECT value FROM json_each(:dedupe_keys)) AND seq IS NOT NULL
+
 -- name: participants_of_jobs
 SELECT DISTINCT participant_id FROM jobs
 WHERE id IN (SELECT value FROM json_each(:ids)) AND participant_id IS NOT NULL
 
 -- name: held_jobs
--- *ids* and *fences* belong together by their places.
-SELECT jobs.*, NULL AS finished_at FROM json_each(:ids) AS wanted JOIN jobs ON jobs.id = wanted.value
-WHERE fence = json_extract(:fences, '$[' || wanted.key || ']') AND status = 'running'
+-- *leases* is a JSON object: the fences by the jobs' ids.
+SELECT jobs.*, NULL AS finished_at FROM json_each(:leases) AS wanted JOIN jobs ON jobs.id = wanted.key
+WHERE fence = wanted.value AND status = 'running'
 
--- name: due_jobs
-SELECT * FROM jobs
-WHERE queue = :queue AND priority = :priority AND due_at <= :now AND crashes + (worker IS NOT NULL) < :suspect_from
-    AND id NOT IN (SELECT value FROM json_each(:held))
-ORDER BY due_at, id LIMIT :limit
-
--- name: due_suspect_job
-SELECT * FROM jobs
-WHERE queue = :queue AND priority = :priority AND due_at <= :now AND crashes + (worker IS NOT NULL) >= :suspect_from
-    AND id NOT IN (SELECT value FROM json_each(:held))
-ORDER BY due_at, id LIMIT 1
-
--- name: lease_jobs
--- A row that still has a worker was leased to one that vanished: that counts as a crash.
+-- name: claim_jobs
+-- Level by level in the order of the index, and only as far as there is room. A row that still has a worker was leased
+-- to one that vanished: that counts as a crash. *crashed* wants suspects.
 UPDATE jobs SET
-    crashes = crashes + (worker IS NOT NULL), status = 'running', worker = :worker, fence = :fence,
-    due_at = :now + :lease, attempt = attempt + 1, updated_at = :now
-WHERE id IN (SELECT value FROM json_each(:ids))
-RETURNING *, NULL AS finished_at
+    crashes = crashes + (worker IS NOT NULL), status = 'running', worker = :worker,
+    fence = (SELECT value + 1 FROM sequences WHERE name = 'fence'), due_at = :now + :lease, attempt = attempt + 1,
+    updated_at = :now
+WHERE id IN (
+    SELECT id FROM (
+        SELECT * FROM (
+            SELECT id FROM jobs
+            WHERE queue = :queue AND priority = 0 AND due_at <= :now
+                AND (crashes + (worker IS NOT NULL) >= :suspect_from) = :crashed
+                AND id NOT IN (SELECT value FROM json_each(:held))
+            ORDER BY due_at, id LIMIT :limit
+        )
+        UNION ALL
+        SELECT * FROM (
+            SELECT id FROM jobs
+            WHERE queue = :queue AND priority = 1 AND due_at <= :now
+                AND (crashes + (worker IS NOT NULL) >= :suspect_from) = :crashed
+                AND id NOT IN (SELECT value FROM json_each(:held))
+            ORDER BY due_at, id LIMIT :limit
+        )
+        UNION ALL
+        SELECT * FROM (
+            SELECT id FROM jobs
+            WHERE queue = :queue AND priority = 2 AND due_at <= :now
+                AND (crashes + (worker IS NOT NULL) >= :suspect_from) = :crashed
+                AND id NOT IN (SELECT value FROM json_each(:held))
+            ORDER BY due_at, id LIMIT :limit
+        )
+        UNION ALL
+        SELECT * FROM (
+            SELECT id FROM jobs
+            WHERE queue = :queue AND priority = 3 AND due_at <= :now
+                AND (crashes + (worker IS NOT NULL) >= :suspect_from) = :crashed
+                AND id NOT IN (SELECT value FROM json_each(:held))
+            ORDER BY due_at, id LIMIT :limit
+        )
+    )
+    LIMIT coalesce((
+        SELECT CASE
+            WHEN paused THEN 0
+            WHEN concurrency IS NULL THEN :limit
+            ELSE max(0, min(:limit, concurrency - (
+                SELECT count(*) FROM jobs
+                WHERE queue = :queue AND priority IN (0, 1, 2, 3) AND worker IS NOT NULL
+                    AND due_at > :now AND due_at <= :now + :lease
+            )))
+        END
+        FROM queues WHERE name = :queue
+    ), :limit)
+)
+RETURNING id, fence, queue, priority, kind, status, run_at, payload, dedupe_key, participant_id, attempt, max_attempts, worker,
+    last_error, created_at, updated_at, cancel_requested;
+UPDATE sequences SET value = value + 1 WHERE name = 'fence' AND changes() > 0
 
 -- name: next_due_job
-SELECT min((SELECT min(due_at) FROM jobs WHERE queue = q.value AND priority = p.value AND due_at > :now)) - :now
-    AS due_in
-FROM json_each(:queues) AS q, json_each('[0, 1, 2, 3]') AS p
+-- What cannot be claimed then is no reason to wake up.
+SELECT min((
+    SELECT min(due_at) FROM jobs WHERE queue = wanted.value AND priority = level.value AND due_at > :now
+)) - :now AS due_in
+FROM json_each(:queues) AS wanted CROSS JOIN json_each('[0, 1, 2, 3]') AS level LEFT JOIN queues ON name = wanted.value
+WHERE paused IS NOT TRUE AND (
+    concurrency IS NULL OR concurrency > (
+        SELECT count(*) FROM jobs
+        WHERE queue = wanted.value AND priority IN (0, 1, 2, 3) AND worker IS NOT NULL
+            AND due_at > :now AND due_at <= :now + :lease
+    )
+)
 
 -- name: requeue_job
 -- *given_back* is 1 when the attempt does not count.
@@ -76,6 +139,20 @@ UPDATE jobs SET rerun_at = :rerun_at, rerun_payload = :rerun_payload, updated_at
 -- name: request_cancel
 UPDATE jobs SET cancel_requested = 1, updated_at = :now WHERE id = :id
 
+-- name: finish_jobs
+-- Those that were enqueued again while they ran stay: they are not at their end.
+INSERT INTO job_history (id, queue, priority, kind, status, run_at, payload, dedupe_key, participant_id, attempt,
+    max_attempts, worker, last_error, created_at, finished_at)
+SELECT jobs.id, queue, priority, kind, 'done', run_at, payload, dedupe_key, participant_id, attempt, max_attempts, worker,
+    last_error, created_at, :now
+FROM json_each(:leases) AS wanted CROSS JOIN jobs ON jobs.id = wanted.key
+WHERE fence = wanted.value AND status = 'running' AND rerun_at IS NULL;
+DELETE FROM jobs WHERE id IN (
+    SELECT jobs.id FROM json_each(:leases) AS wanted CROSS JOIN jobs ON jobs.id = wanted.key
+    WHERE fence = wanted.value AND status = 'running' AND rerun_at IS NULL
+)
+RETURNING id
+
 -- name: delete_job
 DELETE FROM jobs WHERE id = :id
 
@@ -90,9 +167,8 @@ INSERT INTO job_errors (job_id, attempt, at, type, message, worker)
 VALUES (:job_id, :attempt, :now, :type, :message, :worker)
 
 -- name: extend_jobs
--- *keys* and *fences* belong together by their places.
-UPDATE jobs SET due_at = :now + :lease FROM json_each(:keys) AS wanted
-WHERE jobs.id = wanted.value AND fence = json_extract(:fences, '$[' || wanted.key || ']') AND status = 'running'
+UPDATE jobs SET due_at = :now + :lease FROM json_each(:leases) AS wanted
+WHERE jobs.id = wanted.key AND fence = wanted.value AND status = 'running'
 RETURNING jobs.id AS key, fence, cancel_requested
 
 -- name: jobs_of_worker

@@ -37,10 +37,10 @@ SELECT min(due_at) - :now AS due_in FROM lanes WHERE kind = :kind AND priority =
 SELECT due_at, pace_at FROM lanes WHERE kind = :kind AND key = :key AND fence = :fence AND leased = 1
 
 -- name: extend_lanes
--- *keys* and *fences* belong together by their places.
+-- *leases* is a JSON object: the fences by the lanes' keys.
 UPDATE lanes SET due_at = :now + :lease
 WHERE kind = :kind AND leased = 1 AND (key, fence) IN
-    (SELECT value, json_extract(:fences, '$[' || wanted.key || ']') FROM json_each(:keys) AS wanted)
+    (SELECT wanted.key, wanted.value FROM json_each(:leases) AS wanted)
 RETURNING key, fence
 
 -- name: keep_lane
