@@ -265,3 +265,12 @@ class Settlement:
     provider_id: str | None = None
     error: str | None = None
     delay: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class SendRecord:
+    """What became of *order*, and for how long (seconds) its lane is to be held for the next; None to release it."""
+
+    order: SendOrder
+    settlement: Settlement
+    next_within: float | None

@@ -13,13 +13,14 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from promptpipe.model.decisions import Decision, Delivery, FlowState, Hook
+    from promptpipe.model.errors import LeaseLostError
     from promptpipe.model.history import Receipt, Response
     from promptpipe.model.ids import EventId, JobId, MessageId, ParticipantId, WorkerId
     from promptpipe.model.inbound import Enrollment, InboundBatch, IngestReport
     from promptpipe.model.jobs import Ending, Job, LeasedJob, NewJob, QueueStats
     from promptpipe.model.leases import Claim, Claimed, Extension, Instance, Lease
     from promptpipe.model.listing import JobFilter, MessageFilter, Page, PageRequest
-    from promptpipe.model.messages import NewMessage, OutboxMessage, Resolution, SendOrder, Settlement
+    from promptpipe.model.messages import NewMessage, OutboxMessage, Resolution, SendOrder, SendRecord
     from promptpipe.model.participants import Address, Participant, ParticipantStatus, Profile
     from promptpipe.model.recovery import LostTimer, RecoveryReport
 
@@ -145,19 +146,21 @@ class OutboxStore(Protocol):
         """Lease due recipients' lanes. Their messages stay as they are."""
         ...
 
-    async def mark_sending(self, lease: Lease, *, seconds: float) -> SendOrder | None:
-        """Mark the lane's head SENDING and record the attempt, extending the lease to *seconds* from now.
+    async def mark_sending(
+        self, leases: Sequence[Lease], *, seconds: float
+    ) -> Sequence[SendOrder | LeaseLostError | None]:
+        """Mark the head of each lane SENDING and record the attempt, extending the lease to *seconds* from now.
 
-        What must not go out (expired, withdrawn, doubt dropped or held) is settled on the way. Release the lane
-        and return None when nothing is to be sent now; raise `LeaseLostError`.
+        What must not go out (expired, withdrawn, doubt dropped or held) is settled on the way. A lane in which nothing
+        is to be sent now is released, and its answer None.
         """
         ...
 
-    async def record(self, order: SendOrder, settlement: Settlement, *, next_within: float | None) -> SendOrder | None:
-        """Record what became of *order*, and mark the lane's next message SENDING in the same commit.
+    async def record(self, records: Sequence[SendRecord]) -> Sequence[SendOrder | LeaseLostError | None]:
+        """Record what became of orders, of a lane each, and mark the next message of each SENDING in the same commit.
 
-        The lane is released when nothing is to be sent now, or *next_within* (the next lease's seconds) is None.
-        An acceptance is kept even when the lease was lost; then, and for any other verdict, `LeaseLostError`.
+        A lane is released, and its answer None, when nothing is to be sent now or it is not to be held. An acceptance
+        is kept even when the lease was lost; the answer is a `LeaseLostError` then, as it is for any other verdict.
         """
         ...
 

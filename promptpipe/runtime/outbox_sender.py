@@ -11,9 +11,10 @@ import trio
 
 from promptpipe.model.errors import LeaseLostError, StoreUnavailableError, described
 from promptpipe.model.leases import Work
-from promptpipe.model.messages import Departure, SendResult, Verdict
+from promptpipe.model.messages import Departure, SendRecord, SendResult, Verdict
 from promptpipe.model.sending import settle
 from promptpipe.runtime.claim_loop import ClaimLoop
+from promptpipe.runtime.together import Together
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -46,11 +47,13 @@ class OutboxSender:
         *,
         slots: int,
     ) -> None:
-        self._store = store
         self._channels = channels
         self._worker = worker
         self._keeper = worker.keeper
         self._persistence = worker.persistence
+        # Each for one lane, many in one commit.
+        self._mark = Together(partial(store.mark_sending, seconds=worker.keeper.lease_seconds))
+        self._commit = Together(store.record)
         self._loop: ClaimLoop[Lease] = ClaimLoop(
             Work.OUTBOX, worker, slots=slots, claim=store.claim, handle=self._handle
         )
@@ -68,8 +71,7 @@ class OutboxSender:
 
     async def _send_lane(self, hold: Hold) -> None:
         started = self._keeper.started()
-        mark = partial(self._store.mark_sending, hold.lease, seconds=self._keeper.lease_seconds)
-        order = await self._persistence.until_committed(mark)
+        order = await self._persistence.until_committed(partial(self._mark, hold.lease))
         sent = 0
         while order is not None:
             current = order
@@ -115,13 +117,12 @@ class OutboxSender:
                 delay=round(settlement.delay, 1),
             )
         release = last or self._loop.stopping
-        return await self._persistence.until_committed(
-            lambda: self._store.record(order, settlement, next_within=None if release else self._keeper.lease_seconds)
-        )
+        record = SendRecord(order, settlement, None if release else self._keeper.lease_seconds)
+        return await self._persistence.until_committed(partial(self._commit, record))
 
     async def _record_though_canceled(self, order: SendOrder, result: SendResult | None) -> None:
         """Record a result if there is one, for what is known is not to become doubt."""
         if result is not None:
             settlement = settle(result, order.attempt, self._worker.random)
             with suppress(LeaseLostError, StoreUnavailableError):
-                await self._store.record(order, settlement, next_within=None)
+                await self._commit(SendRecord(order, settlement, None))

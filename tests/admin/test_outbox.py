@@ -12,7 +12,7 @@ from promptpipe.client import v1
 from promptpipe.model.ids import MessageId
 from promptpipe.model.inbound import InboundBatch
 from promptpipe.model.leases import Claim
-from promptpipe.model.messages import MessageClass, MessageStatus, Settlement, Verdict
+from promptpipe.model.messages import MessageClass, MessageStatus, SendOrder, SendRecord, Settlement, Verdict
 from tests.support.admin import ADA, BOB, open_admin, refused, resource, violation
 from tests.support.people import inbound, receipt
 
@@ -118,9 +118,9 @@ async def doubtful(admin: Admin) -> v1.OutboxMessage:
     outbox = admin.components.store.outbox
     claim = Claim(worker=admin.components.worker, limit=1, seconds=30, held=(), suspect=False)
     [lease] = (await outbox.claim(claim)).items
-    order = await outbox.mark_sending(lease, seconds=30)
-    assert order is not None
-    await outbox.record(order, Settlement(verdict=Verdict.DOUBTFUL, error="ReadTimeout"), next_within=None)
+    [order] = await outbox.mark_sending([lease], seconds=30)
+    assert isinstance(order, SendOrder)
+    await outbox.record([SendRecord(order, Settlement(verdict=Verdict.DOUBTFUL, error="ReadTimeout"), None)])
     return message
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from promptpipe.model.messages import InDoubtPolicy, MessageStatus, Settlement, Verdict
-from tests.support.database import LEASE_SECONDS, RULES
+from tests.support.database import RULES
 from tests.support.people import batch, enroll, receipt
 from tests.support.sending import (
     ACCEPTED,
@@ -14,6 +14,7 @@ from tests.support.sending import (
     attempts,
     claim_lanes,
     claim_order,
+    mark,
     nothing_due,
     put,
     settle,
@@ -81,7 +82,7 @@ async def test_doubt_is_dropped_by_policy_and_lifted_by_a_late_status(db: Databa
     await settle(db, await claim_order(db), DOUBTFUL)
     db.clock.advance(RULES.wait)
     [lease] = await claim_lanes(db)
-    assert await db.store.outbox.mark_sending(lease, seconds=LEASE_SECONDS) is None
+    assert await mark(db, lease) is None
     dropped = await db.store.outbox.get(message_id)
     assert dropped.status is MessageStatus.FAILED
     assert "dropped" in (dropped.last_error or "")
@@ -110,7 +111,7 @@ async def test_doubt_is_not_resent_to_someone_who_withdrew(db: Database) -> None
     db.change("UPDATE conversation_participants SET status = 'withdrawn'")
     db.clock.advance(RULES.wait)
     [lease] = await claim_lanes(db)
-    assert await db.store.outbox.mark_sending(lease, seconds=LEASE_SECONDS) is None
+    assert await mark(db, lease) is None
     assert await status(db, message_id) is MessageStatus.FAILED
 
 

@@ -12,6 +12,7 @@ from promptpipe.model.listing import JobFilter, MessageFilter, PageRequest
 from promptpipe.model.messages import MessageStatus
 from promptpipe.model.participants import ParticipantStatus, Profile
 from tests.support.people import ADA, BOB, ENROLLMENT, batch, enroll, inbound, message, phone, receipt
+from tests.support.sending import mark
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -184,7 +185,7 @@ async def test_receipts_are_listed_by_message(db: Database) -> None:
     person = await enroll(db)
     sent, _ = await db.store.outbox.enqueue(message(db, person))
     [lease] = (await db.store.outbox.claim(db.claim())).items
-    await db.store.outbox.mark_sending(lease, seconds=30)
+    await mark(db, lease)
     await db.store.inbound.ingest(batch(receipt(MessageStatus.SENT, reference=(sent.id, 1))), None)
     await db.store.inbound.ingest(batch(receipt(MessageStatus.FAILED, "wamid.else", error="131026")), None)
     everything = (await db.store.history.receipts(None, ALL)).items

@@ -15,7 +15,7 @@ from promptpipe.model.leases import Work
 from promptpipe.model.messages import InDoubtPolicy, MessageStatus, Resolution, Settlement, Verdict
 from tests.support.database import LEASE_SECONDS, RULES
 from tests.support.people import batch, enroll, message, receipt
-from tests.support.sending import DOUBTFUL, attempts
+from tests.support.sending import DOUBTFUL, attempts, mark, record
 
 if TYPE_CHECKING:
     from promptpipe.model.jobs import Job, Outcome
@@ -117,15 +117,15 @@ async def in_doubt(db: Database, **other: object) -> tuple[OutboxMessage, SendOr
     first, _ = await db.store.outbox.enqueue(message(db, person, "1", **other))
     await db.store.outbox.enqueue(message(db, person, "2"))
     [lease] = (await db.store.outbox.claim(db.claim())).items
-    order = await db.store.outbox.mark_sending(lease, seconds=LEASE_SECONDS)
+    order = await mark(db, lease)
     assert order is not None
-    await db.store.outbox.record(order, DOUBTFUL, next_within=LEASE_SECONDS)
+    await record(db, order, DOUBTFUL, LEASE_SECONDS)
     return await db.store.outbox.get(first.id), order
 
 
 async def next_order(db: Database) -> SendOrder | None:
     leases = (await db.store.outbox.claim(db.claim())).items
-    return await db.store.outbox.mark_sending(leases[0], seconds=LEASE_SECONDS) if leases else None
+    return await mark(db, leases[0]) if leases else None
 
 
 async def test_doubt_resolved_by_resending_leaves_at_once_and_in_its_place(db: Database) -> None:
@@ -174,9 +174,7 @@ async def test_held_message_goes_to_the_tail_when_resent(db: Database) -> None:
     assert order is not None
     assert order.message.id != doubtful.id
     await db.store.outbox.resolve(doubtful.id, Resolution.RESEND)
-    following = await db.store.outbox.record(
-        order, Settlement(verdict=Verdict.ACCEPTED, provider_id="wamid.2"), next_within=LEASE_SECONDS
-    )
+    following = await record(db, order, Settlement(verdict=Verdict.ACCEPTED, provider_id="wamid.2"), LEASE_SECONDS)
     assert following is not None
     assert following.message.id == doubtful.id
 

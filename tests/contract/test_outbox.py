@@ -22,8 +22,10 @@ from tests.support.sending import (
     attempts,
     claim_lanes,
     claim_order,
+    mark,
     nothing_due,
     put,
+    record,
     settle,
     status,
 )
@@ -43,7 +45,7 @@ async def test_message_is_marked_before_it_leaves_and_sent_when_accepted(db: Dat
     assert db.woken[-1] is Work.OUTBOX
     [lease] = await claim_lanes(db)
     assert await status(db, message_id) is MessageStatus.QUEUED
-    order = await db.store.outbox.mark_sending(lease, seconds=LEASE_SECONDS)
+    order = await mark(db, lease)
     assert order is not None
     assert (order.message.id, order.reference) == (message_id, f"{message_id}:1")
     assert (await status(db, message_id), attempts(db, message_id)) == (
@@ -147,7 +149,7 @@ async def test_slow_channel_holds_every_lane(db: Database) -> None:
     await settle(db, await claim_order(db), Settlement(verdict=Verdict.SLOW_CHANNEL, error="130429", delay=9.0))
     await put(db, bob)
     [lease] = await claim_lanes(db)
-    assert await db.store.outbox.mark_sending(lease, seconds=LEASE_SECONDS) is None
+    assert await mark(db, lease) is None
     assert await nothing_due(db) == 9.0
     db.clock.advance(9.0)
     assert len(await claim_lanes(db)) == 2
@@ -194,7 +196,7 @@ async def test_sender_that_vanished_leaves_a_doubt_never_a_resend(db: Database) 
     marked, queued = await put(db, ada), await put(db, bob)
     for lease in await claim_lanes(db):
         if ada in lease.key:
-            await db.store.outbox.mark_sending(lease, seconds=LEASE_SECONDS)
+            await mark(db, lease)
     await db.restart()
     assert await db.store.recovery.requeue_stale_sending_messages() == 1
     assert await db.store.recovery.requeue_stale_sending_messages() == 0
@@ -208,7 +210,7 @@ async def test_given_back_while_on_the_wire_is_in_doubt(db: Database) -> None:
     marked, queued = await put(db, ada), await put(db, bob)
     for lease in await claim_lanes(db):
         if ada in lease.key:
-            await db.store.outbox.mark_sending(lease, seconds=LEASE_SECONDS)
+            await mark(db, lease)
     assert await db.store.leases.give_back(db.worker) == 2
     assert await status(db, marked) is MessageStatus.IN_DOUBT
     assert (await claim_order(db)).message.id == queued
@@ -224,10 +226,10 @@ async def test_stale_holder_can_mark_and_record_nothing_but_an_acceptance(db: Da
     with pytest.raises(LeaseLostError):
         await settle(db, order, REFUSED)
     assert await status(db, message_id) is MessageStatus.SENDING
-    assert await db.store.outbox.mark_sending(stolen, seconds=LEASE_SECONDS) is None
+    assert await mark(db, stolen) is None
     assert await status(db, message_id) is MessageStatus.IN_DOUBT
     with pytest.raises(LeaseLostError):
-        await db.store.outbox.mark_sending(order.lease, seconds=LEASE_SECONDS)
+        await mark(db, order.lease)
     with pytest.raises(LeaseLostError):
         await settle(db, order, REFUSED)
     assert await status(db, message_id) is MessageStatus.IN_DOUBT
@@ -243,10 +245,10 @@ async def test_call_whose_answer_was_lost_gives_the_same_order_again(db: Databas
     for text in ("one", "two"):
         await put(db, person, text)
     [lease] = await claim_lanes(db)
-    marked = [await db.store.outbox.mark_sending(lease, seconds=LEASE_SECONDS) for _ in range(2)]
+    marked = [await mark(db, lease) for _ in range(2)]
     assert marked[0] is not None
     assert marked[0] == marked[1]
-    recorded = [await db.store.outbox.record(marked[0], ACCEPTED, next_within=LEASE_SECONDS) for _ in range(2)]
+    recorded = [await record(db, marked[0], ACCEPTED, LEASE_SECONDS) for _ in range(2)]
     assert recorded[0] is not None
     assert recorded[0] == recorded[1]
     assert [order.message.content.body for order in (marked[0], recorded[0])] == ["one", "two"]
@@ -260,7 +262,7 @@ async def test_expired_message_never_leaves(db: Database) -> None:
     message_id = await put(db, person, expires_at=db.clock.now() + timedelta(seconds=5))
     db.clock.advance(5.0)
     [lease] = await claim_lanes(db)
-    assert await db.store.outbox.mark_sending(lease, seconds=LEASE_SECONDS) is None
+    assert await mark(db, lease) is None
     assert await status(db, message_id) is MessageStatus.EXPIRED
 
 
@@ -271,7 +273,7 @@ async def test_nothing_leaves_to_someone_who_withdrew(db: Database) -> None:
     db.change("UPDATE conversation_participants SET status = 'withdrawn'")
     after = await put(db, person)
     [lease] = await claim_lanes(db)
-    assert await db.store.outbox.mark_sending(lease, seconds=LEASE_SECONDS) is None
+    assert await mark(db, lease) is None
     assert [await status(db, before), await status(db, after)] == [MessageStatus.CANCELED] * 2
 
 
@@ -279,7 +281,7 @@ async def test_released_lane_goes_on_elsewhere(db: Database) -> None:
     """A sender that drains records its result and marks nothing more."""
     person = await enroll(db)
     _, second = await put(db, person), await put(db, person)
-    assert await db.store.outbox.record(await claim_order(db), ACCEPTED, next_within=None) is None
+    assert await record(db, await claim_order(db), ACCEPTED, None) is None
     assert await status(db, second) is MessageStatus.QUEUED
     assert (await claim_order(db)).message.id == second
 

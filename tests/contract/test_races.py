@@ -17,7 +17,7 @@ from promptpipe.model.messages import MessageStatus, Settlement, Verdict
 from promptpipe.model.participants import Profile
 from tests.support.database import LEASE_SECONDS
 from tests.support.people import ADA, BOB, ENROLLMENT, batch, enroll, inbound, message, phone, receipt
-from tests.support.sending import claim_lanes, put
+from tests.support.sending import claim_lanes, mark, put, record
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -179,10 +179,10 @@ async def test_status_that_comes_with_the_answer_is_never_left_over(db: Database
         await put(db, person)
     calls: list[Callable[[], Awaitable[object]]] = []
     for number, lease in enumerate(await claim_lanes(db) + await claim_lanes(db)):
-        order = await db.store.outbox.mark_sending(lease, seconds=LEASE_SECONDS)
+        order = await mark(db, lease)
         assert order is not None
         accepted = Settlement(verdict=Verdict.ACCEPTED, provider_id=f"wamid.{number}")
-        calls.append(partial(db.store.outbox.record, order, accepted, next_within=None))
+        calls.append(partial(record, db, order, accepted, None))
         delivered = receipt(MessageStatus.DELIVERED, f"wamid.{number}")
         calls.append(partial(db.store.inbound.ingest, batch(delivered), None))
     assert len(calls) == 2 * MANY
@@ -197,10 +197,10 @@ async def test_statuses_of_each_others_messages_in_any_order(db: Database) -> No
     for number in range(4):
         await put(db, await enroll(db, f"+1650555{number:04}"))
     for number, lease in enumerate(await claim_lanes(db)):
-        order = await db.store.outbox.mark_sending(lease, seconds=LEASE_SECONDS)
+        order = await mark(db, lease)
         assert order is not None
         accepted = Settlement(verdict=Verdict.ACCEPTED, provider_id=f"wamid.{number}")
-        await db.store.outbox.record(order, accepted, next_within=None)
+        await record(db, order, accepted, None)
         messages.append(f"wamid.{number}")
     posts = [
         batch(*(receipt(status, provider_id) for provider_id in order))

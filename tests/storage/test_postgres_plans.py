@@ -25,7 +25,9 @@ HOT = {
     "held_lane": ("lanes_pkey", ["kind", "key"]),
     "lock_lanes": ("lanes_pkey", ["kind", "key"]),
     "extend_lanes": ("lanes_pkey", ["kind", "key"]),
-    "keep_lane": ("lanes_pkey", ["kind", "key"]),
+    "held_lanes": ("lanes_pkey", ["kind", "key"]),
+    "keep_lanes": ("lanes_pkey", ["kind", "key"]),
+    "release_empty_lanes": ("lanes_pkey", ["kind", "key"]),
     "release_lane": ("lanes_pkey", ["kind", "key"]),
     "set_lane_due": ("lanes_pkey", ["kind", "key"]),
     "lanes_of_worker": ("lanes_worker", ["worker"]),
@@ -43,6 +45,11 @@ HOT = {
     "delete_event": ("mailbox_events_pkey", ["id"]),
     "waiting_timer_by_key": ("mailbox_events_dedupe", ["dedupe_key"]),
     "head_message": ("outbox_messages_order", ["lane_key"]),
+    "head_messages": ("outbox_messages_order", ["lane_key"]),
+    "messages_on_their_way": ("outbox_attempts_pkey", ["message_id", "n"]),
+    "parked_provider_ids": ("parked_updates_pkey", ["channel", "provider_id"]),
+    "accept_attempts": ("outbox_attempts_pkey", ["message_id", "n"]),
+    "accept_messages": ("outbox_messages_pkey", ["id"]),
     "message_by_key": ("outbox_messages_dedupe", ["dedupe_key"]),
     "postponed_messages": ("outbox_messages_not_before", ["not_before"]),
     "next_postponed": ("outbox_messages_not_before", ["not_before"]),
@@ -72,6 +79,8 @@ INSERT INTO outbox_messages (id, participant_id, channel, recipient, recipient_k
     status, max_attempts, created_at, updated_at)
 SELECT 'm' || n, 'p' || n % 100, 'c', 'r', 'phone', 'reply', 'p' || n % 100, n, 'text', '{}', 'queued', 20, now(), now()
 FROM generate_series(1, 3000) AS n;
+INSERT INTO outbox_attempts (message_id, n, fence, channel, state, started_at)
+SELECT 'm' || n, 1, n, 'c', 'sending', now() FROM generate_series(1, 3000) AS n;
 INSERT INTO flow_states SELECT 'p' || n, 'f' || n % 3, 's', '{}', 1, now(), now() FROM generate_series(1, 3000) AS n;
 ANALYZE;
 """

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from promptpipe.model.errors import LeaseLostError
 from promptpipe.model.ids import MessageId
-from promptpipe.model.messages import MessageStatus, Settlement, Verdict
+from promptpipe.model.messages import MessageStatus, SendRecord, Settlement, Verdict
 from tests.support.database import LEASE_SECONDS
 from tests.support.people import message
 
@@ -32,7 +33,7 @@ async def claim_lanes(db: Database) -> list[Lease]:
 
 async def claim_order(db: Database) -> SendOrder:
     [lease] = await claim_lanes(db)
-    order = await db.store.outbox.mark_sending(lease, seconds=LEASE_SECONDS)
+    order = await mark(db, lease)
     assert order is not None
     return order
 
@@ -49,7 +50,26 @@ async def status(db: Database, message_id: str) -> MessageStatus:
 
 
 async def settle(db: Database, order: SendOrder, settlement: Settlement) -> SendOrder | None:
-    return await db.store.outbox.record(order, settlement, next_within=LEASE_SECONDS)
+    return await record(db, order, settlement, LEASE_SECONDS)
+
+
+async def mark(db: Database, lease: Lease, seconds: float = LEASE_SECONDS) -> SendOrder | None:
+    """Mark the head of one lane."""
+    [answer] = await db.store.outbox.mark_sending([lease], seconds=seconds)
+    return answered(answer)
+
+
+async def record(db: Database, order: SendOrder, settlement: Settlement, next_within: float | None) -> SendOrder | None:
+    """Record what became of one order."""
+    [answer] = await db.store.outbox.record([SendRecord(order, settlement, next_within)])
+    return answered(answer)
+
+
+def answered(answer: SendOrder | LeaseLostError | None) -> SendOrder | None:
+    """Return an answer, or raise it."""
+    if isinstance(answer, LeaseLostError):
+        raise answer
+    return answer
 
 
 def attempts(db: Database, message_id: str) -> list[tuple[object, ...]]:

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 from promptpipe.model.errors import LeaseLostError
 from promptpipe.model.leases import SUSPECT_FROM, Lease, Work
-from promptpipe.storage.transactions.values import span
+from promptpipe.storage.transactions.values import span, to_json
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
 
     from promptpipe.model.leases import Claim
@@ -67,15 +68,31 @@ async def next_due_in(tx: Transaction, work: Work) -> float | None:
 async def check(tx: Transaction, lease: Lease) -> None:
     """Lock the lane of *lease*; raise `LeaseLostError` when it is no longer the current one."""
     if await tx.one("held_lane", kind=lease.work.value, key=lease.key, fence=lease.fence) is None:
-        raise LeaseLostError(f"the {lease.work.value} lane {lease.key} is no longer held under fence {lease.fence}")
+        raise lost(lease)
 
 
-async def keep(tx: Transaction, lease: Lease, lease_seconds: float, *, orderly: bool) -> None:
-    """Go on holding the lane of a checked lease, for *lease_seconds* from now.
+def lost(lease: Lease) -> LeaseLostError:
+    """Return what says that *lease* is not the current one."""
+    return LeaseLostError(f"the {lease.work.value} lane {lease.key} is no longer held under fence {lease.fence}")
 
-    *orderly* says that an item was brought to its end under this lease: whoever holds the lane is no suspect.
+
+async def held(tx: Transaction, leases: Sequence[Lease]) -> frozenset[Lease]:
+    """Return those of *leases*, all of one kind and their lanes locked, that are the current ones."""
+    kind, fences = leases[0].work.value, to_json({lease.key: lease.fence for lease in leases})
+    rows = await tx.all("held_lanes", kind=kind, leases=fences)
+    return frozenset(leases) & {Lease(leases[0].work, row["key"], row["fence"]) for row in rows}
+
+
+async def keep(tx: Transaction, leases: Sequence[Lease], lease_seconds: float, *, orderly: bool) -> None:
+    """Go on holding the lanes of checked leases, all of one kind, for *lease_seconds* from now.
+
+    *orderly* says that an item was brought to its end under these leases: whoever holds the lanes is no suspect.
     """
-    await tx.run("keep_lane", kind=lease.work.value, key=lease.key, lease=span(lease_seconds), orderly=int(orderly))
+    if leases:
+        keys = [lease.key for lease in leases]
+        await tx.run(
+            "keep_lanes", kind=leases[0].work.value, keys=keys, lease=span(lease_seconds), orderly=int(orderly)
+        )
 
 
 async def release(tx: Transaction, lease: Lease, due_at: datetime | None) -> None:

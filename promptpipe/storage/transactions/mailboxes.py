@@ -115,7 +115,7 @@ async def _decide(
     if next_within is None:
         await _release(tx, lease, 0.0)
         return None
-    await lanes.keep(tx, lease, next_within, orderly=True)
+    await lanes.keep(tx, [lease], next_within, orderly=True)
     return await _hand_out(tx, lease)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,6 @@ from promptpipe.model.errors import LeaseLostError, PreconditionError
 from promptpipe.model.leases import Claimed, Work
 from promptpipe.model.messages import (
     AttemptState,
-    InDoubtPolicy,
     MessageClass,
     MessageStatus,
     Resolution,
@@ -17,26 +17,27 @@ from promptpipe.model.messages import (
     Verdict,
 )
 from promptpipe.storage.transactions import lanes, messages
+from promptpipe.storage.transactions import outbox_orders as orders
 from promptpipe.storage.transactions.pages import page
 from promptpipe.storage.transactions.values import span
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
 
     from promptpipe.model.ids import MessageId
     from promptpipe.model.leases import Claim, Lease
     from promptpipe.model.listing import MessageFilter, Page, PageRequest
-    from promptpipe.model.messages import InDoubtRules, NewMessage, OutboxMessage, Settlement
+    from promptpipe.model.messages import InDoubtRules, NewMessage, OutboxMessage, SendRecord, Settlement
     from promptpipe.storage.transactions.transaction import Database, Row, Transaction
+
+    Answers = Sequence[SendOrder | LeaseLostError | None]
 
 ADMIT_LIMIT = 100
 """Postponed messages that enter their lanes in one claim, at most."""
 
-SENDER_VANISHED = "its sender vanished while the request was on its way"
-DROPPED = "dropped: no status came within the wait"
 DROPPED_BY_OPERATOR = "dropped by an operator"
 RESENT_BY_OPERATOR = "sent again by an operator"
-SENT_AGAIN = "no status came within the wait; sent again"
 
 _ATTEMPT_STATES = dict.fromkeys(Verdict, AttemptState.FAILED) | {
     Verdict.ACCEPTED: AttemptState.SENT,
@@ -72,18 +73,15 @@ class OutboxTransactions:
         """See `OutboxStore.claim`."""
         return await self._database.write(partial(_claim, request=claim))
 
-    async def mark_sending(self, lease: Lease, *, seconds: float) -> SendOrder | None:
+    async def mark_sending(self, leases: Sequence[Lease], *, seconds: float) -> Answers:
         """See `OutboxStore.mark_sending`."""
-        return await self._database.write(partial(_mark_sending, lease=lease, lease_seconds=seconds, rules=self._rules))
-
-    async def record(self, order: SendOrder, settlement: Settlement, *, next_within: float | None) -> SendOrder | None:
-        """See `OutboxStore.record`."""
-        following, lost = await self._database.write(
-            partial(_record, order=order, settlement=settlement, next_within=next_within, rules=self._rules)
+        return await self._database.write(
+            partial(_mark_sending, leases=leases, lease_seconds=seconds, rules=self._rules)
         )
-        if lost is not None:
-            raise lost
-        return following
+
+    async def record(self, records: Sequence[SendRecord]) -> Answers:
+        """See `OutboxStore.record`."""
+        return await self._database.write(partial(_record, records=records, rules=self._rules))
 
 
 async def _list(tx: Transaction, wanted: MessageFilter, request: PageRequest) -> Page[OutboxMessage]:
@@ -107,10 +105,10 @@ async def _resolve(tx: Transaction, message_id: MessageId, resolution: Resolutio
         case Resolution.MARK_SENT:
             await messages.advance(tx, message, message["attempts"], AttemptState.SENT)
         case Resolution.DROP:
-            await _give_up(tx, message, DROPPED_BY_OPERATOR)
+            await orders.give_up(tx, message, DROPPED_BY_OPERATOR)
             await messages.set_status(tx, message, MessageStatus.FAILED, error=DROPPED_BY_OPERATOR)
         case Resolution.RESEND:
-            await _give_up(tx, message, RESENT_BY_OPERATOR)
+            await orders.give_up(tx, message, RESENT_BY_OPERATOR)
             await messages.put_back(tx, message)
     return await _get(tx, message_id)
 
@@ -131,107 +129,103 @@ async def _claim(tx: Transaction, request: Claim) -> Claimed[Lease]:
     return Claimed(items=leases, suspect=suspect, next_due_in=next_due_in)
 
 
-async def _mark_sending(tx: Transaction, lease: Lease, lease_seconds: float, rules: InDoubtRules) -> SendOrder | None:
-    await _lock(tx, lease)
-    await lanes.check(tx, lease)
-    return await _next_order(tx, lease, lease_seconds, rules, orderly=False)
+async def _mark_sending(tx: Transaction, leases: Sequence[Lease], lease_seconds: float, rules: InDoubtRules) -> Answers:
+    await tx.lock_lanes({lane for lease in leases for lane in _lanes(lease)})
+    held = await lanes.held(tx, leases)
+    following = await orders.next_orders(tx, sorted(held, key=_by_key), lease_seconds, rules, orderly=False)
+    return [following[lease] if lease in held else lanes.lost(lease) for lease in leases]
 
 
-async def _lock(tx: Transaction, lease: Lease, *others: str) -> None:
-    """Lock a lane and *others*, and before them the mailbox in which a flow may be told of a message's fate."""
+def _lanes(lease: Lease, *others: str) -> list[tuple[Work, str]]:
+    """Return a lane and *others*, and the mailbox in which a flow may be told of a message's fate."""
     mailbox = messages.recipient_of_lane(lease.key)
-    await tx.lock_lanes([(Work.MAILBOX, mailbox), *((Work.OUTBOX, key) for key in (lease.key, *others))])
+    return [(Work.MAILBOX, mailbox), *((Work.OUTBOX, key) for key in (lease.key, *others))]
 
 
-async def _next_order(
-    tx: Transaction, lease: Lease, lease_seconds: float, rules: InDoubtRules, *, orderly: bool
-) -> SendOrder | None:
-    """Mark the head of a checked lane SENDING, or release the lane when there is nothing to send now."""
-    while (head := await tx.one("head_message", lane_key=lease.key)) is not None:
-        if head["status"] == MessageStatus.SENDING.value:
-            attempt = await tx.the("attempt", message_id=head["id"], n=head["attempts"])
-            if attempt["fence"] == lease.fence:
-                # The commit that marked it was this very call's, whose answer was lost: it has not left.
-                await lanes.keep(tx, lease, lease_seconds, orderly=orderly)
-                return SendOrder(lease, messages.as_message(head), head["attempts"])
-            start = await tx.now() + span(rules.linger)
-            await messages.doubt(tx, head, head["attempts"], rules, start=start, error=SENDER_VANISHED)
-            head = await messages.row(tx, head["id"])
-        if head["status"] == MessageStatus.IN_DOUBT.value and head["doubt_until"] > await tx.now():
-            await lanes.release(tx, lease, head["doubt_until"])
-            return None
-        pause = await tx.one("channel_pause", name=head["channel"])
-        if pause is not None:
-            await lanes.release(tx, lease, pause["paused_until"])
-            return None
-        marked = await _marked(tx, head, rules)
-        if marked is None:
-            continue
-        await tx.run(
-            "insert_attempt",
-            message_id=head["id"],
-            n=marked["attempts"],
-            fence=lease.fence,
-            channel=head["channel"],
-        )
-        await lanes.keep(tx, lease, lease_seconds, orderly=orderly)
-        return SendOrder(lease, messages.as_message(marked), marked["attempts"])
-    await lanes.release(tx, lease, None)
-    return None
+def _by_key(lease: Lease) -> str:
+    return lease.key
 
 
-async def _marked(tx: Transaction, head: Row, rules: InDoubtRules) -> Row | None:
-    """Mark a head SENDING and return its row, or settle why it must not go out: then it has left the lane."""
-    in_doubt = head["status"] == MessageStatus.IN_DOUBT.value
-    policy = InDoubtPolicy(head["in_doubt_policy"]) if head["in_doubt_policy"] else rules.policy
-    if in_doubt and policy is InDoubtPolicy.HOLD:
-        await messages.leave_lane(tx, head)
-        return None
-    exhausted = head["attempts"] - head["uncounted"] >= head["max_attempts"]
-    if not exhausted and not (in_doubt and policy is InDoubtPolicy.DROP):
-        marked = await tx.one("mark_sending", id=head["id"])
-        if marked is not None:
-            if in_doubt:
-                await _give_up(tx, head, SENT_AGAIN)
-            return marked
-    if in_doubt:
-        await _give_up(tx, head, DROPPED)
-        await messages.set_status(tx, head, MessageStatus.FAILED, error=DROPPED)
-    elif exhausted:
-        await messages.set_status(tx, head, MessageStatus.FAILED, error=f"out of attempts: {head['last_error']}")
-    elif head["expires_at"] is not None and head["expires_at"] <= await tx.now():
-        await messages.set_status(tx, head, MessageStatus.EXPIRED)
-    else:
-        await messages.set_status(tx, head, MessageStatus.CANCELED)
-    return None
+async def _record(tx: Transaction, records: Sequence[SendRecord], rules: InDoubtRules) -> Answers:
+    """Record what became of orders. Plain acceptances, nearly all of them, are recorded in one statement each."""
+    held = await _locked(tx, records)
+    plain = await _plain(tx, [record for record in records if record.order.lease in held])
+    accepted = [
+        {"id": record.order.message.id, "n": record.order.attempt, "provider_id": record.settlement.provider_id}
+        for record in plain
+    ]
+    if accepted:
+        await tx.run("accept_attempts", accepted=json.dumps(accepted))
+        await tx.run("accept_messages", accepted=json.dumps(accepted))
+    answers: dict[Lease, SendOrder | LeaseLostError | None] = {}
+    recorded = {record.order.lease for record in plain}
+    for record in records:
+        lease = record.order.lease
+        if lease not in recorded:
+            answers[lease] = await _record_one(tx, record, rules, held=lease in held)
+        elif record.next_within is None:
+            await lanes.release(tx, lease, await messages.head_due(tx, lease.key))
+            answers[lease] = None
+    for seconds in {record.next_within for record in plain} - {None}:
+        going_on = [record.order.lease for record in plain if record.next_within == seconds]
+        answers |= await orders.next_orders(tx, going_on, seconds or 0.0, rules, orderly=True)
+    return [answers[record.order.lease] for record in records]
 
 
-async def _give_up(tx: Transaction, head: Row, error: str) -> None:
-    """Take the attempt in doubt for failed."""
-    await messages.set_attempt(tx, head["id"], head["attempts"], AttemptState.DROPPED, error=error)
+async def _locked(tx: Transaction, records: Sequence[SendRecord]) -> frozenset[Lease]:
+    """Lock all that recording may touch, and return the leases that are held."""
+    names, wanted = set(), set()
+    for record in records:
+        message = record.order.message
+        if record.settlement.provider_id is not None:
+            names.add(messages.provider_name(message.channel, record.settlement.provider_id))
+        wanted |= set(_lanes(record.order.lease, *messages.lanes_to(message.participant_id, message.channel)))
+    await tx.lock_names(names)
+    await tx.lock_lanes(wanted)
+    return await lanes.held(tx, [record.order.lease for record in records])
 
 
-async def _record(
-    tx: Transaction, order: SendOrder, settlement: Settlement, next_within: float | None, rules: InDoubtRules
-) -> tuple[SendOrder | None, LeaseLostError | None]:
-    """Record a result; give the next order, or why there is none though the result was kept."""
-    lost = None
-    if settlement.provider_id is not None:
-        await tx.lock_names([messages.provider_name(order.message.channel, settlement.provider_id)])
-    await _lock(tx, order.lease, *messages.lanes_to(order.message.participant_id, order.message.channel))
-    try:
-        await lanes.check(tx, order.lease)
-    except LeaseLostError as error:
-        if settlement.verdict is not Verdict.ACCEPTED:
-            raise
-        lost = error
-    due_at = await _apply(tx, order, settlement, rules)
-    if lost is not None:
-        return None, lost
-    if due_at is not None or next_within is None:
+async def _plain(tx: Transaction, records: Sequence[SendRecord]) -> list[SendRecord]:
+    """Return those that were accepted as was to be expected: nothing else has come, and nobody waits to be told."""
+    accepted = [record for record in records if record.settlement.verdict is Verdict.ACCEPTED]
+    if not accepted:
+        return []
+    on_their_way = {
+        (row["id"], row["attempts"])
+        for row in await tx.all("messages_on_their_way", ids=[record.order.message.id for record in accepted])
+    }
+    provider_ids: dict[str, list[str]] = {}
+    for record in accepted:
+        if record.settlement.provider_id is not None:
+            provider_ids.setdefault(record.order.message.channel, []).append(record.settlement.provider_id)
+    early = {
+        (channel, row["provider_id"])
+        for channel, ids in provider_ids.items()
+        for row in await tx.all("parked_provider_ids", channel=channel, provider_ids=ids)
+    }
+    return [
+        record
+        for record in accepted
+        if (record.order.message.id, record.order.attempt) in on_their_way
+        and record.settlement.provider_id is not None
+        and (record.order.message.channel, record.settlement.provider_id) not in early
+    ]
+
+
+async def _record_one(
+    tx: Transaction, record: SendRecord, rules: InDoubtRules, *, held: bool
+) -> SendOrder | LeaseLostError | None:
+    """Record one result; give the next order, or why there is none though the result was kept."""
+    order = record.order
+    if not held:
+        if record.settlement.verdict is Verdict.ACCEPTED:
+            await _apply(tx, order, record.settlement, rules)
+        return lanes.lost(order.lease)
+    due_at = await _apply(tx, order, record.settlement, rules)
+    if due_at is not None or record.next_within is None:
         await lanes.release(tx, order.lease, due_at or await messages.head_due(tx, order.lease.key))
-        return None, None
-    return await _next_order(tx, order.lease, next_within, rules, orderly=True), None
+        return None
+    return await orders.next_order(tx, order.lease, record.next_within, rules, orderly=True)
 
 
 async def _apply(tx: Transaction, order: SendOrder, settlement: Settlement, rules: InDoubtRules) -> datetime | None:

@@ -37,6 +37,12 @@ SELECT min(due_at) - promptpipe_now() AS due_in FROM lanes WHERE kind = :kind AN
 -- name: held_lane
 SELECT key FROM lanes WHERE kind = :kind AND key = :key AND fence = :fence AND leased FOR UPDATE
 
+-- name: held_lanes
+-- *leases* is a JSON object: the fences by the lanes' keys.
+SELECT l.key, l.fence FROM jsonb_each_text(:leases::jsonb) AS wanted (key, fence)
+JOIN lanes l ON l.kind = :kind AND l.key = wanted.key AND l.fence = wanted.fence::bigint
+WHERE l.leased
+
 -- name: extend_lanes
 -- Locked in the order in which everybody does.
 WITH held AS MATERIALIZED (
@@ -48,15 +54,20 @@ UPDATE lanes SET due_at = promptpipe_now() + :lease FROM held
 WHERE lanes.kind = :kind AND lanes.key = held.key
 RETURNING lanes.key, lanes.fence
 
--- name: keep_lane
--- The holder goes on, under the same fence; *orderly* is 1 when it has come to the end of an item.
-UPDATE lanes SET due_at = promptpipe_now() + :lease, crashes = crashes * (1 - :orderly) WHERE kind = :kind AND key = :key
+-- name: keep_lanes
+-- Their holder goes on, under the same fences; *orderly* is 1 when it has come to the end of an item in each.
+UPDATE lanes SET due_at = promptpipe_now() + :lease, crashes = crashes * (1 - :orderly)
+WHERE kind = :kind AND key = ANY (:keys)
 
 -- name: release_lane
 UPDATE lanes SET
     due_at = CASE WHEN :due_at::timestamptz IS NULL THEN NULL ELSE greatest(:due_at::timestamptz, pace_at) END,
     leased = false, worker = NULL, crashes = 0
 WHERE kind = :kind AND key = :key
+
+-- name: release_empty_lanes
+UPDATE lanes SET due_at = NULL, leased = false, worker = NULL, crashes = 0
+WHERE kind = :kind AND key = ANY (:keys)
 
 -- name: set_lane_due
 -- For a lane that nobody holds.

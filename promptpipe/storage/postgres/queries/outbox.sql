@@ -13,18 +13,50 @@ SELECT *, created_at > promptpipe_now() - :hold::interval AS held FROM outbox_me
 -- name: head_message
 SELECT * FROM outbox_messages WHERE lane_key = :lane_key AND seq IS NOT NULL ORDER BY seq LIMIT 1
 
+-- name: head_messages
+SELECT head.* FROM unnest(:keys::text[]) AS wanted (key), LATERAL (
+    SELECT * FROM outbox_messages WHERE lane_key = wanted.key AND seq IS NOT NULL ORDER BY seq LIMIT 1
+) AS head
+
+-- name: paused_channels
+SELECT name FROM channels WHERE paused_until > promptpipe_now()
+
+-- name: messages_on_their_way
+-- Their last attempt is out, nothing is known of it, and no flow waits to be told.
+SELECT m.id, m.attempts FROM outbox_messages m JOIN outbox_attempts a ON a.message_id = m.id AND a.n = m.attempts
+WHERE m.id = ANY (:ids) AND m.status = 'sending' AND a.state = 'sending' AND m.flow_type IS NULL
+
+-- name: parked_provider_ids
+SELECT provider_id FROM parked_updates WHERE channel = :channel AND provider_id = ANY (:provider_ids)
+
+-- name: accept_attempts
+-- *accepted* is a JSON array.
+UPDATE outbox_attempts a SET state = 'sent', provider_id = w.provider_id, ended_at = promptpipe_now()
+FROM jsonb_to_recordset(:accepted::jsonb) AS w (id text, n integer, provider_id text)
+WHERE a.message_id = w.id AND a.n = w.n
+
+-- name: accept_messages
+-- They have reached the provider, and leave their lanes.
+UPDATE outbox_messages m SET status = 'sent', provider_message_id = coalesce(provider_message_id, w.provider_id),
+    sent_at = coalesce(sent_at, promptpipe_now()), seq = NULL, not_before = NULL, doubt_from = NULL, doubt_until = NULL,
+    updated_at = promptpipe_now()
+FROM jsonb_to_recordset(:accepted::jsonb) AS w (id text, n integer, provider_id text)
+WHERE m.id = w.id
+
 -- name: mark_sending
 -- The last look before it leaves: still queued or in doubt, not expired, its person not withdrawn.
 UPDATE outbox_messages SET
     status = 'sending', attempts = attempts + 1, doubt_from = NULL, doubt_until = NULL, updated_at = promptpipe_now()
-WHERE id = :id AND status IN ('queued', 'in_doubt') AND (expires_at IS NULL OR expires_at > promptpipe_now())
+WHERE id = ANY (:ids) AND status IN ('queued', 'in_doubt') AND (expires_at IS NULL OR expires_at > promptpipe_now())
     AND NOT EXISTS (SELECT 1 FROM conversation_participants p
                     WHERE p.id = outbox_messages.participant_id AND p.status = 'withdrawn')
 RETURNING *
 
--- name: insert_attempt
+-- name: insert_attempts
+-- *attempts* is a JSON array.
 INSERT INTO outbox_attempts (message_id, n, fence, channel, state, started_at)
-VALUES (:message_id, :n, :fence, :channel, 'sending', promptpipe_now())
+SELECT message_id, n, fence, channel, 'sending', promptpipe_now()
+FROM jsonb_to_recordset(:attempts::jsonb) AS attempt (message_id text, n integer, fence bigint, channel text)
 
 -- name: attempt
 SELECT * FROM outbox_attempts WHERE message_id = :message_id AND n = :n

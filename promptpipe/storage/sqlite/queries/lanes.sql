@@ -36,6 +36,12 @@ SELECT min(due_at) - :now AS due_in FROM lanes WHERE kind = :kind AND priority =
 -- name: held_lane
 SELECT due_at, pace_at FROM lanes WHERE kind = :kind AND key = :key AND fence = :fence AND leased = 1
 
+-- name: held_lanes
+-- *leases* is a JSON object: the fences by the lanes' keys.
+SELECT lanes.key, lanes.fence FROM json_each(:leases) AS wanted
+CROSS JOIN lanes ON kind = :kind AND lanes.key = wanted.key AND fence = wanted.value
+WHERE leased = 1
+
 -- name: extend_lanes
 -- *leases* is a JSON object: the fences by the lanes' keys.
 UPDATE lanes SET due_at = :now + :lease
@@ -43,13 +49,18 @@ WHERE kind = :kind AND leased = 1 AND (key, fence) IN
     (SELECT wanted.key, wanted.value FROM json_each(:leases) AS wanted)
 RETURNING key, fence
 
--- name: keep_lane
--- The holder goes on, under the same fence; *orderly* is 1 when it has come to the end of an item.
-UPDATE lanes SET due_at = :now + :lease, crashes = crashes * (1 - :orderly) WHERE kind = :kind AND key = :key
+-- name: keep_lanes
+-- Their holder goes on, under the same fences; *orderly* is 1 when it has come to the end of an item in each.
+UPDATE lanes SET due_at = :now + :lease, crashes = crashes * (1 - :orderly)
+WHERE kind = :kind AND key IN (SELECT value FROM json_each(:keys))
 
 -- name: release_lane
 UPDATE lanes SET due_at = max(:due_at, pace_at), leased = 0, worker = NULL, crashes = 0
 WHERE kind = :kind AND key = :key
+
+-- name: release_empty_lanes
+UPDATE lanes SET due_at = NULL, leased = 0, worker = NULL, crashes = 0
+WHERE kind = :kind AND key IN (SELECT value FROM json_each(:keys))
 
 -- name: set_lane_due
 -- For a lane that nobody holds.

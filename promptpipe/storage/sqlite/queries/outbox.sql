@@ -13,18 +13,49 @@ SELECT *, created_at > :now - :hold AS held FROM outbox_messages WHERE dedupe_ke
 -- name: head_message
 SELECT * FROM outbox_messages WHERE lane_key = :lane_key AND seq IS NOT NULL ORDER BY seq LIMIT 1
 
+-- name: head_messages
+SELECT * FROM outbox_messages WHERE id IN (
+    SELECT (SELECT id FROM outbox_messages WHERE lane_key = wanted.value AND seq IS NOT NULL ORDER BY seq LIMIT 1)
+    FROM json_each(:keys) AS wanted
+)
+
+-- name: paused_channels
+SELECT name FROM channels WHERE paused_until > :now
+
+-- name: messages_on_their_way
+-- Their last attempt is out, nothing is known of it, and no flow waits to be told.
+SELECT m.id, m.attempts FROM outbox_messages m JOIN outbox_attempts a ON a.message_id = m.id AND a.n = m.attempts
+WHERE m.id IN (SELECT value FROM json_each(:ids)) AND m.status = 'sending' AND a.state = 'sending' AND m.flow_type IS NULL
+
+-- name: parked_provider_ids
+SELECT provider_id FROM parked_updates WHERE channel = :channel AND provider_id IN (SELECT value FROM json_each(:provider_ids))
+
+-- name: accept_attempts
+-- *accepted* is a JSON array.
+UPDATE outbox_attempts SET state = 'sent', provider_id = value ->> 'provider_id', ended_at = :now
+FROM json_each(:accepted) WHERE message_id = value ->> 'id' AND n = value ->> 'n'
+
+-- name: accept_messages
+-- They have reached the provider, and leave their lanes.
+UPDATE outbox_messages SET status = 'sent',
+    provider_message_id = coalesce(provider_message_id, value ->> 'provider_id'), sent_at = coalesce(sent_at, :now),
+    seq = NULL, not_before = NULL, doubt_from = NULL, doubt_until = NULL, updated_at = :now
+FROM json_each(:accepted) WHERE outbox_messages.id = value ->> 'id'
+
 -- name: mark_sending
 -- The last look before it leaves: still queued or in doubt, not expired, its person not withdrawn.
 UPDATE outbox_messages SET
     status = 'sending', attempts = attempts + 1, doubt_from = NULL, doubt_until = NULL, updated_at = :now
-WHERE id = :id AND status IN ('queued', 'in_doubt') AND (expires_at IS NULL OR expires_at > :now)
+WHERE id IN (SELECT value FROM json_each(:ids)) AND status IN ('queued', 'in_doubt') AND (expires_at IS NULL OR expires_at > :now)
     AND NOT EXISTS (SELECT 1 FROM conversation_participants p
                     WHERE p.id = outbox_messages.participant_id AND p.status = 'withdrawn')
 RETURNING *
 
--- name: insert_attempt
+-- name: insert_attempts
+-- *attempts* is a JSON array.
 INSERT INTO outbox_attempts (message_id, n, fence, channel, state, started_at)
-VALUES (:message_id, :n, :fence, :channel, 'sending', :now)
+SELECT value ->> 'message_id', value ->> 'n', value ->> 'fence', value ->> 'channel', 'sending', :now
+FROM json_each(:attempts)
 
 -- name: attempt
 SELECT * FROM outbox_attempts WHERE message_id = :message_id AND n = :n

@@ -1,0 +1,115 @@
+"""The outbox: messages to many people, sent to nowhere, with everything that is recorded on the way."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from bench.jobs import count
+from bench.worker import CONTEXT, receive, settings_for
+from promptpipe import app
+from promptpipe.app.parts import make_runners, make_worker
+from promptpipe.model.ids import MessageId
+from promptpipe.model.inbound import Enrollment
+from promptpipe.model.messages import NewMessage, SendResult, Text, Verdict
+from promptpipe.model.participants import Address, AddressKind, Profile
+from promptpipe.services.readiness import Readiness
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection as Pipe
+
+    from promptpipe.app import Components
+    from promptpipe.model.messages import Departure, SendOrder
+
+
+CONCURRENCY = 400
+
+
+@dataclass
+class NullChannel:
+    """Accepts everything, and looks whether it comes in order."""
+
+    name: str = "whatsapp"
+    send_timeout: float = 10.0
+    sent: int = 0
+    disorder: int = 0
+    last: dict[str, int] = field(default_factory=dict)
+
+    async def send(self, order: SendOrder, departure: Departure) -> SendResult:
+        """Take a message."""
+        departure.note()
+        number = int(order.message.content.body)
+        self.disorder += number != self.last.get(order.message.participant_id, -1) + 1
+        self.last[order.message.participant_id] = number
+        self.sent += 1
+        await trio.lowlevel.checkpoint()
+        return SendResult(verdict=Verdict.ACCEPTED, provider_id=f"null.{order.reference}")
+
+
+async def _fill(components: Components, people: int, messages: int) -> None:
+    store, flow = components.store, components.flows[0]
+    enrollment = Enrollment(flow.flow_type, flow.handler_type, flow.initial_state)
+    ids = []
+    for number in range(people):
+        address = Address("whatsapp", AddressKind.PHONE, f"+1650{number:07}")
+        ids.append((await store.participants.enroll(address, Profile(), enrollment)).id)
+    async with trio.open_nursery() as nursery:
+        limit = trio.CapacityLimiter(50)
+
+        async def enqueue(person: Any) -> None:
+            async with limit:
+                for number in range(messages // people):
+                    new = NewMessage(
+                        id=MessageId(components.new_id()),
+                        participant_id=person,
+                        channel="whatsapp",
+                        content=Text(str(number)),
+                    )
+                    await store.outbox.enqueue(new)
+
+        for person in ids:
+            nursery.start_soon(enqueue, person)
+
+
+async def _send(url: str, pipe: Pipe, people: int, messages: int) -> None:
+    channel = NullChannel()
+    async with app.open_components(settings_for(url, outbox_concurrency=CONCURRENCY)) as opened:
+        components = replace(opened, channels={channel.name: channel})  # type: ignore[dict-item]
+        await _fill(components, people, messages)
+        worker = make_worker(components, Readiness())
+        [_, _, sender] = make_runners(components, worker)
+        app.settle_memory()
+        pipe.send("ready")
+        await receive(pipe)
+        before, begun = time.process_time(), time.perf_counter()
+        async with trio.open_nursery() as nursery:
+            await nursery.start(worker.keeper.run)
+            await nursery.start(sender.run)
+            while channel.sent < messages:  # noqa: ASYNC110
+                await trio.sleep(0.005)
+            sender.stop()
+            while count(url, "SELECT count(*) FROM outbox_messages WHERE status <> 'sent'"):  # noqa: ASYNC110
+                await trio.sleep(0.005)
+            took, cpu = time.perf_counter() - begun, time.process_time() - before
+            nursery.cancel_scope.cancel()
+        pipe.send((messages / took, cpu / messages * 1e6, channel.disorder))
+
+
+def _main(url: str, pipe: Pipe, people: int, messages: int) -> None:
+    trio.run(partial(_send, url, pipe, people, messages))
+
+
+def send(url: str, people: int = 400, messages: int = 20_000) -> tuple[float, float, int]:
+    """Send messages to people; return messages per second, the process's CPU µs each, and how many lost their order."""
+    ours, theirs = CONTEXT.Pipe()
+    process = CONTEXT.Process(target=_main, args=(url, theirs, people, messages))
+    process.start()
+    ours.recv()
+    ours.send("go")
+    result: tuple[float, float, int] = ours.recv()
+    process.join()
+    return result
