@@ -18,6 +18,7 @@ JobId = NewType("JobId", str)
 EventId = NewType("EventId", str)
 MessageId = NewType("MessageId", str)
 ResponseId = NewType("ResponseId", str)
+ScheduleId = NewType("ScheduleId", str)
 WorkerId = NewType("WorkerId", str)
 
 _RANDOM_BITS = 62

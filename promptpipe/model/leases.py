@@ -24,6 +24,8 @@ class Work(Enum):
     MAILBOX = "mailbox"
     OUTBOX = "outbox"
     RECOVERY = "recovery"
+    SCHEDULE = "schedule"
+    """Never leased: a schedule fires in one commit."""
 
 
 @dataclass(frozen=True, slots=True)
