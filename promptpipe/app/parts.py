@@ -31,6 +31,7 @@ from promptpipe.runtime.lease_keeper import LeaseKeeper
 from promptpipe.runtime.mailbox_runner import MailboxRunner
 from promptpipe.runtime.outbox_sender import OutboxSender
 from promptpipe.runtime.persistence import Persistence
+from promptpipe.runtime.schedule_runner import ScheduleRunner
 from promptpipe.runtime.worker import Worker
 from promptpipe.services.conversations import Conversations
 from promptpipe.services.inbound import Inbound
@@ -72,11 +73,12 @@ def make_worker(components: Components, readiness: Readiness) -> Worker:
 
 
 def make_runners(components: Components, worker: Worker) -> list[Part]:
-    """Return what works off jobs, mailboxes and the outbox."""
+    """Return what works off schedules, jobs, mailboxes and the outbox."""
     settings, store = components.settings, components.store
     flows = FlowRegistry(components.flows)
     conversations = Conversations(flows, components.clock, components.new_id)
     return [
+        ScheduleRunner(store.schedules, worker),
         JobRunner(store.jobs, components.job_kinds, flows.job_kinds, worker, slots=settings.job_concurrency),
         MailboxRunner(store.mailboxes, conversations.decide, worker, slots=settings.mailbox_concurrency),
         OutboxSender(store.outbox, components.channels, worker, slots=settings.outbox_concurrency),

@@ -45,8 +45,7 @@ class Recurrence:
     """Times by their fields, all of which must hold and of which an absent one is any, or by a *cron* line.
 
     The line has crontab(5)'s five fields, with `L`, `LW` and `#` besides; there, a day of the month and a weekday that
-    are both given are alternatives. *zone* is an IANA time zone. Raise `InvalidArgumentError` for what is no rule, or
-    one that never happens.
+    are both given are alternatives. *zone* is an IANA time zone.
     """
 
     minute: int | None = None
@@ -57,8 +56,8 @@ class Recurrence:
     cron: str | None = None
     zone: str = "UTC"
 
-    def __post_init__(self) -> None:
-        """Refuse what is no rule."""
+    def check(self) -> None:
+        """Raise `InvalidArgumentError` for what is no rule, or one that never happens, by the value that is wrong."""
         given = [field.name for field in fields(self) if field.name in RANGES and self._value(field.name) is not None]
         if self.cron is not None and given:
             raise InvalidArgumentError("cron", f"must be absent when fields are given, and these are: {given}")
@@ -79,7 +78,10 @@ class Recurrence:
         return " ".join("*" if (value := self._value(name)) is None else str(value) for name in RANGES)
 
     def next_after(self, instant: datetime) -> datetime | None:
-        """Return its first time after *instant*, a whole minute in UTC; None when there is none within 50 years."""
+        """Return its first time after *instant*, a whole minute in UTC; None when there is none within 50 years.
+
+        Raise `InvalidArgumentError` when it is no rule.
+        """
         pattern, zone = _pattern(self.line, all_must_hold=self.cron is None), _zone(self.zone)
         search = _next_of_interval if len(pattern.hours) == HOURS_A_DAY else _next_local_time
         try:

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from promptpipe.ports.clock import Clock
     from promptpipe.recovery.registry import Recoverable, RecoveryRegistry
 
+SCHEDULES_AT_ONCE = 200
+
 
 class RecoveryManager:
     """Recovers in two parts: set-based repairs that must come first, and components while the service works.
@@ -30,12 +32,16 @@ class RecoveryManager:
         self._recoverables.append(recoverable)
 
     async def repair(self) -> tuple[ComponentReport, ...]:
-        """Do the fast part: nothing is leased to a worker that is gone, and what it was sending is in doubt."""
+        """Do the fast part: nothing is leased to a worker that is gone, and what it was sending is in doubt.
+
+        Schedules have their next time.
+        """
         store = self._registry.store
         repairs: dict[str, Callable[[], Awaitable[int]]] = {
             "requeue_stale_running_jobs": store.requeue_stale_running_jobs,
             "release_stale_mailboxes": store.release_stale_mailboxes,
             "requeue_stale_sending_messages": store.requeue_stale_sending_messages,
+            "repair_schedules": self._repair_schedules,
         }
         return tuple([await self._repair(name, repair) for name, repair in repairs.items()])
 
@@ -55,6 +61,12 @@ class RecoveryManager:
         began = self._clock.boottime()
         restored = await repair()
         return ComponentReport(name=name, checked=restored, restored=restored, seconds=self._clock.boottime() - began)
+
+    async def _repair_schedules(self) -> int:
+        total = 0
+        while repaired := await self._registry.store.repair_schedules(SCHEDULES_AT_ONCE):
+            total += repaired
+        return total
 
     async def _recover(self, recoverable: Recoverable) -> ComponentReport:
         began = self._clock.boottime()

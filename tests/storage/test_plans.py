@@ -58,6 +58,12 @@ HOT = {
     "flow_states_of": "sqlite_autoindex_flow_states_1 (participant_id=?)",
     "change_flow_state": "sqlite_autoindex_flow_states_1 (participant_id=? AND flow_type=?)",
     "hooks_of": "PRIMARY KEY (participant_id=?)",
+    "due_schedules": "schedules_due (next_at<?)",
+    "next_schedule": "schedules_due (next_at>?)",
+    "move_schedules": "sqlite_autoindex_schedules_1 (id=?)",
+    "insert_scheduled_jobs": "sqlite_autoindex_schedules_1 (id=?)",
+    "pause_schedules": "sqlite_autoindex_schedules_1 (id=?)",
+    "active_among": "sqlite_autoindex_conversation_participants_1 (id=?)",
 }
 
 
@@ -75,6 +81,8 @@ LISTS = {
     "list_flow_states_of": ["sqlite_autoindex_flow_states_1 (participant_id=?)"],
     "list_responses": ["sqlite_autoindex_responses_1 (id<?)"],
     "list_responses_of": ["responses_participant (participant_id=? AND id<?)"],
+    "list_schedules": ["sqlite_autoindex_schedules_1 (id<?)"],
+    "list_schedules_of": ["schedules_participant (participant_id=? AND id<?)"],
     "list_receipts": ["sqlite_autoindex_receipts_1 (id<?)"],
 }
 
@@ -113,3 +121,8 @@ def test_list_reads_its_page_and_no_more(connection: sqlite3.Connection, name: s
     plan = plan_of(connection, name)
     assert [step.split(" USING ")[1].removeprefix("INDEX ") for step in plan if "USING" in step] == LISTS[name], plan
     assert [step for step in plan if "TEMP B-TREE" in step or step.startswith("SCAN")] == []
+
+
+def test_looking_for_strays_reads_strays_alone(connection: sqlite3.Connection) -> None:
+    """Their index holds no other schedule."""
+    assert plan_of(connection, "stray_schedules") == ["SCAN schedules USING INDEX schedules_stray"]

@@ -61,6 +61,12 @@ HOT = {
     "flow_states_of": ("flow_states_pkey", ["participant_id"]),
     "change_flow_state": ("flow_states_(?:pkey|type)", ["participant_id", "flow_type"]),
     "hooks_of": ("registered_hooks_pkey", ["participant_id"]),
+    "due_schedules": ("schedules_due", ["next_at"]),
+    "next_schedule": ("schedules_due", ["next_at"]),
+    "move_schedules": ("schedules_pkey", ["id"]),
+    "insert_scheduled_jobs": ("schedules_pkey", ["id"]),
+    "pause_schedules": ("schedules_pkey", ["id"]),
+    "active_among": ("conversation_participants_pkey", ["id"]),
 }
 
 ROWS = """
@@ -82,6 +88,11 @@ FROM generate_series(1, 3000) AS n;
 INSERT INTO outbox_attempts (message_id, n, fence, channel, state, started_at)
 SELECT 'm' || n, 1, n, 'c', 'sending', now() FROM generate_series(1, 3000) AS n;
 INSERT INTO flow_states SELECT 'p' || n, 'f' || n % 3, 's', '{}', 1, now(), now() FROM generate_series(1, 3000) AS n;
+INSERT INTO schedules (id, version, kind, queue, priority, payload, participant_id, hour, minute, zone, misfire, paused,
+    next_at, created_at, updated_at)
+SELECT 's' || n, 1, 'k', 'q', 1, '{}', 'p' || n, 9, 0, 'UTC', 'run', n % 10 = 0,
+    CASE WHEN n % 10 > 0 THEN now() + n * interval '1 s' END, now(), now()
+FROM generate_series(1, 100000) AS n;
 ANALYZE;
 """
 
@@ -96,6 +107,8 @@ LISTS = {
     "list_flow_states_of": ["flow_states_pkey"],
     "list_responses": ["responses_pkey"],
     "list_responses_of": ["responses_participant"],
+    "list_schedules": ["schedules_pkey"],
+    "list_schedules_of": ["schedules_participant"],
     "list_receipts": ["receipts_pkey"],
 }
 
@@ -144,3 +157,15 @@ def test_list_reads_its_page_and_no_more(connection: psycopg.Connection, name: s
     assert re.findall(r"using (\w+) on", plan) == LISTS[name], plan
     # Of two tables, a page each is read, and both are sorted.
     assert (plan.count("Limit"), plan.count("Sort Key")) == ((1, 0) if len(LISTS[name]) == 1 else (3, 1)), plan
+
+
+@pytest.mark.parametrize("name", ["due_schedules", "next_schedule", "stray_schedules", "move_schedules", "schedule"])
+def test_hundred_thousand_schedules_are_not_looked_through(connection: psycopg.Connection, name: str) -> None:
+    """The planner, left to itself, takes an index of theirs, and sorts nothing."""
+    with connection.transaction(force_rollback=True):
+        for way in ("seqscan", "bitmapscan"):
+            connection.execute(f"SET LOCAL enable_{way} = on".encode())
+        plan = plan_of(connection, name)
+    assert re.search(r"schedules_(due|stray|pkey)", plan), plan
+    assert "Seq Scan" not in plan, plan
+    assert "Sort" not in plan, plan

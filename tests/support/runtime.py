@@ -22,6 +22,7 @@ from promptpipe.runtime.lease_keeper import LeaseKeeper
 from promptpipe.runtime.mailbox_runner import MailboxRunner
 from promptpipe.runtime.outbox_sender import OutboxSender
 from promptpipe.runtime.persistence import Persistence
+from promptpipe.runtime.schedule_runner import ScheduleRunner
 from promptpipe.runtime.supervisor import Supervisor
 from promptpipe.runtime.wakeups import Wakeups
 from promptpipe.runtime.worker import Worker
@@ -218,6 +219,7 @@ async def open_runtime(
             worker=worker,
             supervisor=Supervisor(grace=grace),
             parts=[
+                ScheduleRunner(store.schedules, worker),
                 JobRunner(store.jobs, {kind.name: kind for kind in kinds}, registry.job_kinds, worker, slots=slots),
                 MailboxRunner(store.mailboxes, conversations.decide, worker, slots=slots),
                 OutboxSender(store.outbox, {used.name: used}, worker, slots=slots),  # type: ignore[dict-item]

@@ -230,7 +230,7 @@ def test_one_of_several_times_that_do_not_exist_is_enough() -> None:
 def test_what_is_no_rule_is_refused_by_name(values: dict[str, object], field_name: str) -> None:
     """The error says which value breaks which rule."""
     with pytest.raises(InvalidArgumentError) as raised:
-        Recurrence(**values)  # type: ignore[arg-type]
+        Recurrence(**values).check()  # type: ignore[arg-type]
     assert raised.value.field == field_name
     assert raised.value.rule.startswith("must")
 

@@ -24,6 +24,8 @@ INSTANTS = frozenset(
         "expires_at",
         "failed_at",
         "finished_at",
+        "last_at",
+        "next_at",
         "not_before",
         "pace_at",
         "paused_until",

@@ -12,7 +12,7 @@ from promptpipe.model.events import TimerLost
 from promptpipe.model.ids import JobId, ParticipantId
 from promptpipe.model.leases import Lease, Work
 from promptpipe.model.recovery import ComponentReport, LostTimer, RecoveryReport
-from promptpipe.storage.transactions import mailbox_events, messages, participants
+from promptpipe.storage.transactions import mailbox_events, messages, participants, schedules
 from promptpipe.storage.transactions.values import from_json, span
 
 if TYPE_CHECKING:
@@ -60,6 +60,10 @@ class RecoveryTransactions:
     async def restart_doubts(self) -> int:
         """See `RecoveryStore.restart_doubts`."""
         return await self._database.write(partial(_restart_doubts, me=self._worker, rules=self._rules))
+
+    async def repair_schedules(self, limit: int) -> int:
+        """See `RecoveryStore.repair_schedules`."""
+        return await self._database.write(partial(schedules.repair, limit=limit))
 
     async def without_handler(self, flow_type: str, after: ParticipantId | None, limit: int) -> Sequence[ParticipantId]:
         """See `RecoveryStore.without_handler`."""

@@ -13,6 +13,7 @@ from promptpipe.storage.transactions.outbox import OutboxTransactions
 from promptpipe.storage.transactions.participants import ParticipantTransactions
 from promptpipe.storage.transactions.queues import QueueTransactions
 from promptpipe.storage.transactions.recovery import RecoveryTransactions
+from promptpipe.storage.transactions.schedules import ScheduleTransactions
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -34,6 +35,7 @@ class SqlStore:
         self.background = background
         self.jobs = JobTransactions(database)
         self.queues = QueueTransactions(database)
+        self.schedules = ScheduleTransactions(database)
         self.mailboxes = MailboxTransactions(database)
         self.outbox = OutboxTransactions(database, rules)
         self.inbound = InboundTransactions(database)

@@ -1,0 +1,102 @@
+"""Schedules: recurring rules that make jobs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from promptpipe.model.jobs import DEFAULT_PRIORITY, DEFAULT_QUEUE
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from promptpipe.model.ids import ParticipantId, ScheduleId
+    from promptpipe.model.recurrence import Recurrence
+
+MISSED_AFTER = timedelta(minutes=1)
+"""A time that is this late, and more, was missed."""
+
+
+class Misfire(Enum):
+    """What becomes of times that were missed: once as soon as possible, however many they were, or nothing."""
+
+    RUN = "run"
+    SKIP = "skip"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewSchedule:
+    """A schedule to create, and the kind, queue, priority and payload of the jobs it is to make.
+
+    One with a *participant_id* makes none while they are not active. What its jobs do is up to the handler of their
+    kind; they are nobody's timers.
+    """
+
+    id: ScheduleId
+    kind: str
+    recurrence: Recurrence
+    payload: Mapping[str, object] = field(default_factory=dict)
+    queue: str = DEFAULT_QUEUE
+    priority: int = DEFAULT_PRIORITY
+    participant_id: ParticipantId | None = None
+    misfire: Misfire = Misfire.RUN
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """A schedule as the store holds it.
+
+    *version* counts its edits, from 1. *next_at* is None while it is paused; *last_at* is the last of its times for
+    which it made a job.
+    """
+
+    id: ScheduleId
+    version: int
+    kind: str
+    queue: str
+    priority: int
+    payload: Mapping[str, object]
+    recurrence: Recurrence
+    misfire: Misfire
+    paused: bool
+    created_at: datetime
+    updated_at: datetime
+    participant_id: ParticipantId | None = None
+    next_at: datetime | None = None
+    last_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScheduleEdit:
+    """What a schedule is to be from now on."""
+
+    recurrence: Recurrence
+    payload: Mapping[str, object]
+    misfire: Misfire
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fired:
+    """What came of due schedules: how many jobs, and the seconds until more is due (None: nothing in sight).
+
+    *unreadable* have a rule that this program cannot read (any more), and were paused.
+    """
+
+    jobs: int
+    next_due_in: float | None
+    unreadable: tuple[ScheduleId, ...] = ()
+
+
+def settle(
+    recurrence: Recurrence, misfire: Misfire, occurrence: datetime, now: datetime
+) -> tuple[datetime | None, datetime | None]:
+    """Return the time for which a schedule that is due for *occurrence* makes a job now, if any, and its next time.
+
+    Of several times that have passed, only the last counts; under `SKIP` it does not, either, when it was missed.
+    """
+    last = recurrence.last_until(now, since=occurrence)
+    missed = now - last > MISSED_AFTER
+    return None if missed and misfire is Misfire.SKIP else last, recurrence.next_after(now)
