@@ -15,6 +15,7 @@ from promptpipe.model.messages import InDoubtPolicy, InDoubtRules
 from promptpipe.runtime.clock import SystemClock
 from promptpipe.runtime.wakeups import Wakeups
 from promptpipe.services.jobs import NOOP
+from promptpipe.services.scheduled_prompts import ScheduledPrompts
 from promptpipe.storage.sqlite import check_sqlite_schema, migrate_sqlite, open_sqlite_store
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ async def open_components(settings: Settings) -> AsyncIterator[Components]:
                 )
             ],
             recoverables=[ConversationFlowRecovery()],
+            job_kinds={kind.name: kind for kind in (NOOP, ScheduledPrompts(store, new_id).kind)},
         )
 
 

@@ -18,10 +18,10 @@ from promptpipe.rpc.handlers import (
     JobHandlers,
     OutboxHandlers,
     ParticipantHandlers,
+    PromptHandlers,
     RecoveryHandlers,
 )
 from promptpipe.rpc.health import Health
-from promptpipe.rpc.pb.promptpipe import v1
 from promptpipe.rpc.reflection import service_name, with_reflection
 from promptpipe.rpc.server import RpcServer, tls_context
 from promptpipe.runtime.exclusive_recovery import ExclusiveRecovery
@@ -39,6 +39,7 @@ from promptpipe.services.jobs import Jobs
 from promptpipe.services.messages import Messages
 from promptpipe.services.participants import Participants
 from promptpipe.services.recoveries import Recoveries
+from promptpipe.services.schedules import Schedules
 from promptpipe.web.app import make_app
 from promptpipe.web.server import HttpServer
 
@@ -179,7 +180,7 @@ def _services(components: Components, readiness: Readiness, recoveries: Recoveri
         HistoryHandlers(store.history),
         FlowHandlers(store.participants),
         RecoveryHandlers(recoveries),
-        v1.PromptServiceBase(),
+        PromptHandlers(Schedules(store.schedules, store.participants, new_id), people),
     ]
     return with_reflection([*services, Health(readiness, map(service_name, services))])
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 from promptpipe.model.errors import InvalidArgumentError
 from promptpipe.model.messages import Text
 from promptpipe.model.participants import AddressKind
+from promptpipe.model.prompts import StaticPrompt
 from promptpipe.model.text import storable_json
 from promptpipe.rpc.pb.google.protobuf import Struct
 from promptpipe.rpc.pb.promptpipe import v1
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from promptpipe.model.messages import OutboxMessage
     from promptpipe.model.participants import Participant
     from promptpipe.model.recovery import RecoveryReport
+    from promptpipe.model.schedules import Schedule
 
 E = TypeVar("E", bound="Enum")
 
@@ -133,6 +135,28 @@ def message(value: OutboxMessage) -> v1.OutboxMessage:
         dedupe_key=value.dedupe_key or "",
         expires_at=value.expires_at,
         in_doubt_policy=v1.OutboxMessageInDoubtPolicy[policy.name if policy else "IN_DOUBT_POLICY_UNSPECIFIED"],
+    )
+
+
+def schedule(value: Schedule) -> v1.Schedule:
+    """Return a schedule's message."""
+    prompt, rule = StaticPrompt.in_payload(value.payload), value.recurrence
+    by_fields = v1.ScheduleFields(
+        minute=rule.minute, hour=rule.hour, day=rule.day, month=rule.month, weekday=rule.weekday
+    )
+    return v1.Schedule(
+        id=value.id,
+        participant_id=value.participant_id or "",
+        prompt=None if prompt is None else v1.Prompt(static=v1.PromptStatic(body=prompt.body)),
+        fields=by_fields if rule.cron is None else None,
+        cron=rule.cron,
+        timezone=rule.zone,
+        misfire=v1.ScheduleMisfire[value.misfire.name],
+        paused=value.paused,
+        version=value.version,
+        next_at=value.next_at,
+        last_at=value.last_at,
+        created_at=value.created_at,
     )
 
 

@@ -106,7 +106,7 @@ async def test_unknown_kind_is_answered_with_those_that_are_known(home: Home) ->
     """A slip of the pen is seen at once."""
     async with open_admin(home) as admin:
         error = await refused(admin.enqueue("nop"), Status.INVALID_ARGUMENT)
-        assert violation(error) == ("kind", "must be one of: daily_prompt_reminder, noop")
+        assert violation(error) == ("kind", "must be one of: daily_prompt_reminder, noop, scheduled_prompt")
 
 
 async def test_canceled_job_can_be_retried(home: Home) -> None:
@@ -232,7 +232,7 @@ async def test_what_is_not_built_yet_says_so(home: Home) -> None:
         for call in (
             admin.jobs.get_job_stats(v1.GetJobStatsRequest()),
             admin.jobs.pause_queue(v1.PauseQueueRequest(queue="default")),
-            admin.prompts.list_schedules(v1.ListSchedulesRequest()),
+            admin.prompts.send_prompt(v1.SendPromptRequest()),
             admin.participants.delete_participant(v1.DeleteParticipantRequest(participant_id="x")),
         ):
             await refused(call, Status.UNIMPLEMENTED)

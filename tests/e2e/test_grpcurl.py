@@ -60,15 +60,17 @@ async def test_session_of_the_readme(tmp_path: Path) -> None:
         service.start()
         await service.wait_ready()
         said: dict[str, list[subprocess.CompletedProcess[str]]] = {}
-        job_id = ""
+        made_id = ""
         for arguments in session():
-            concrete = [argument.replace('"ID"', f'"{job_id}"') for argument in arguments]
+            concrete = [argument.replace('"ID"', f'"{made_id}"') for argument in arguments]
             name = arguments[-1] if "grpcurl" in arguments[0] else " ".join(arguments[1:])
             ended = await run(service, concrete)
             assert ended.returncode == 0, (arguments, ended.stderr)
             said.setdefault(name, []).append(ended)
             if name.endswith("EnqueueJob"):
-                job_id = json.loads(ended.stdout)["job"]["id"]
+                made_id = json.loads(ended.stdout)["job"]["id"]
+            if name.endswith("SchedulePrompt"):
+                made_id = json.loads(ended.stdout)["schedule"]["id"]
         answers = {name: [item.stdout for item in items] for name, items in said.items()}
 
         services = answers["list"][0].split()
@@ -85,6 +87,11 @@ async def test_session_of_the_readme(tmp_path: Path) -> None:
         assert listed["id"] == first["job"]["id"]
         canceled = json.loads(answers["promptpipe.v1.JobService/CancelJob"][0])["job"]
         assert (canceled["id"], canceled["status"]) == (first["job"]["id"], "CANCELED")
+        scheduled = json.loads(answers["promptpipe.v1.PromptService/SchedulePrompt"][0])["schedule"]
+        paused = json.loads(answers["promptpipe.v1.PromptService/PauseSchedule"][0])["schedule"]
+        assert (scheduled["id"], "nextAt" in scheduled) == (paused["id"], True)
+        assert (paused["paused"], "nextAt" in paused) == (True, False)
+        assert "0 0 1 1 *" in answers["schedules list"][0]
         for method in ("GetLastReport", "RunRecovery"):
             report = json.loads(answers[f"promptpipe.v1.RecoveryService/{method}"][0])["report"]
             assert "conversation flow" in [component["name"] for component in report["components"]]

@@ -7,6 +7,7 @@ from promptpipe.rpc.handlers.history import HistoryHandlers
 from promptpipe.rpc.handlers.jobs import JobHandlers
 from promptpipe.rpc.handlers.outbox import OutboxHandlers
 from promptpipe.rpc.handlers.participants import ParticipantHandlers
+from promptpipe.rpc.handlers.prompts import PromptHandlers
 from promptpipe.rpc.handlers.recovery import RecoveryHandlers
 
 __all__ = [
@@ -15,5 +16,6 @@ __all__ = [
     "JobHandlers",
     "OutboxHandlers",
     "ParticipantHandlers",
+    "PromptHandlers",
     "RecoveryHandlers",
 ]
