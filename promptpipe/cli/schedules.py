@@ -64,12 +64,11 @@ def create_schedule(
     from promptpipe.client import v1  # noqa: PLC0415
 
     fields = v1.ScheduleFields(minute=minute, hour=hour, day=day, month=month, weekday=weekday)
-    by_cron = cron is not None and fields == v1.ScheduleFields()
     request = v1.SchedulePromptRequest(
         **{"to" if who.startswith("+") else "participant_id": who},
         prompt=v1.Prompt(static=v1.PromptStatic(body=text)),
         cron=cron,
-        fields=None if by_cron else fields,
+        fields=None if fields == v1.ScheduleFields() else fields,  # every minute is asked for by a line
         timezone=timezone,
         misfire=v1.ScheduleMisfire[misfire.name],
     )

@@ -33,7 +33,6 @@ RANGES = {"minute": range(60), "hour": range(24), "day": range(1, 32), "month": 
 
 HOURS_A_DAY = 24
 SECOND = timedelta(seconds=1)
-MINUTE = timedelta(minutes=1)
 DAY = timedelta(days=1)
 
 _SOME_DAY = datetime(2000, 1, 1)  # noqa: DTZ001  local, anywhere
@@ -91,17 +90,16 @@ class Recurrence:
 
     def last_until(self, instant: datetime, *, since: datetime) -> datetime:
         """Return its last time until *instant*; *since* is one of its times, and not after *instant*."""
-        last, none_from = since, instant
-        following = self.next_after(since)
-        if following is None or following > instant:
-            return since  # nearly always
-        while none_from - last >= MINUTE:
-            middle = last + (none_from - last) / 2
-            following = self.next_after(middle)
-            if following is not None and following <= instant:
-                last = following
+        last, none_from, guess = since, instant, None
+        while (following := self.next_after(last)) is not None and following <= instant:
+            # At first as if its times were evenly spaced, and from then on in the middle of what is left.
+            guess = instant - (following - last) if guess is None else following + (none_from - following) / 2
+            last = following
+            found = self.next_after(guess)
+            if found is not None and found <= instant:
+                last = found
             else:
-                none_from = middle
+                none_from = guess
         return last
 
     def _value(self, name: str) -> int | None:
@@ -169,8 +167,9 @@ def _next_of_interval(following: Callable[[datetime], datetime], zone: ZoneInfo,
         elif wait <= DAY:
             return at + wait
         else:
-            # Nothing between holds, whatever the clock does: no change is by more than a day.
-            at = _instant_of(local + wait - DAY, zone)
+            # Nothing until then holds, whatever the clock does: no change is by more than a day. It may be the end of a
+            # jump, at which something holds, or in the first of two equal hours, of which this is the second.
+            at = max(_instant_of(local + wait - DAY, zone) - SECOND, soon)
             offset = _offset(zone, at)
 
 

@@ -14,10 +14,12 @@ import trio
 
 from tests.faults.support import root, wait_settled
 from tests.support.eventually import eventually
-from tests.support.service import open_service
+from tests.support.service import Home, open_service
 
 if TYPE_CHECKING:
-    from tests.support.service import Home, Service
+    from pathlib import Path
+
+    from tests.support.service import Service
 
 pytestmark = pytest.mark.slow
 
@@ -49,9 +51,9 @@ async def answer(service: Service, *arguments: str) -> Any:
     return json.loads(ended.stdout)
 
 
-async def test_commands_go_through_the_life_of_a_schedule(home: Home) -> None:
+async def test_commands_go_through_the_life_of_a_schedule(tmp_path: Path) -> None:
     """Made, listed, shown, paused, resumed, deleted; what is wrong is said, with the exit code for it."""
-    async with open_service(home) as (service, stand_in):
+    async with open_service(Home.on_sqlite(tmp_path)) as (service, stand_in):
         service.start()
         await service.wait_ready()
         phone = stand_in.world.phone(ADA, "Ada")
@@ -77,7 +79,7 @@ async def test_commands_go_through_the_life_of_a_schedule(home: Home) -> None:
 
         gone = await schedules(service, "get", made["id"])
         assert (gone.returncode, gone.stderr) == (1, f"promptpipe: NOT_FOUND: there is no schedule {made['id']}\n")
-        for wrong in (["--cron", "often"], ["--cron", "* * * * *", "--hour", "9"], ["--hour", "24"]):
+        for wrong in ([], ["--cron", "often"], ["--cron", "* * * * *", "--hour", "9"], ["--hour", "24"]):
             assert (await schedules(service, "create", ADA, "Never", *wrong)).returncode == 2
         assert await service.stop() == 0
 

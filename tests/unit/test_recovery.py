@@ -13,10 +13,13 @@ from promptpipe.app import Components, make_recovery
 from promptpipe.config import load_settings
 from promptpipe.flows.conversation import ConversationFlowRecovery
 from promptpipe.model.events import TimerLost
-from promptpipe.model.ids import JobId, ParticipantId
+from promptpipe.model.ids import JobId, ParticipantId, ScheduleId
 from promptpipe.model.inbound import Enrollment
 from promptpipe.model.recovery import LostTimer
+from promptpipe.model.recurrence import Recurrence
+from promptpipe.model.schedules import NewSchedule
 from promptpipe.recovery import TimerRecoveryInfo
+from promptpipe.recovery.manager import SCHEDULES_AT_ONCE
 from promptpipe.runtime.wakeups import Wakeups
 from tests.support.people import ADA, batch, inbound
 
@@ -87,6 +90,19 @@ async def test_failing_component_stops_no_other(db: Database) -> None:
     assert (conversation.checked, conversation.restored, conversation.failed) == (1, 1, 0)
     assert await db.store.recovery.last_report() == report
     assert db.rows("SELECT handler_type, expires_at FROM registered_hooks") == [("conversation", None)]
+
+
+async def test_all_schedules_get_their_next_time_before_anything_runs(db: Database) -> None:
+    """However many have lost it; the report says how many."""
+    lost = SCHEDULES_AT_ONCE + 1
+    for _ in range(lost):
+        new = NewSchedule(id=ScheduleId(db.new_id()), kind="test", recurrence=Recurrence(hour=9))
+        await db.store.schedules.create(new)
+    db.change("UPDATE schedules SET next_at = NULL")
+    [repair] = [item for item in await manager(db).repair() if item.name == "repair_schedules"]
+    assert (repair.checked, repair.restored, repair.failed) == (lost, lost, 0)
+    assert db.rows("SELECT count(*) FROM schedules WHERE next_at IS NULL") == [(0,)]
+    assert sum(item.restored for item in await manager(db).repair()) == 0
 
 
 async def test_failing_participant_stops_no_other(db: Database) -> None:

@@ -179,6 +179,10 @@ def utc(text: str) -> datetime:
         (Recurrence(cron="0 9 13 * 5"), "2026-03-14T00:00", "2026-03-20T09:00"),
         (Recurrence(cron="0 9 29 2 *"), "2096-03-01T00:00", "2104-02-29T09:00"),
         (Recurrence(cron="0 * 29 2 *", zone="America/Toronto"), "2026-03-01T12:00", "2028-02-29T05:00"),
+        # In the second of two equal hours, a day and a bit before.
+        (Recurrence(cron="30 * 2 11 *", zone="America/Havana"), "2026-11-01T05:10", "2026-11-02T05:30"),
+        # As the clock jumps over a whole day to one that it holds for.
+        (Recurrence(cron="* * 31 * *", zone="Pacific/Apia"), "2011-12-28T10:00", "2011-12-30T10:00"),
         (Recurrence(), "2026-03-01T12:00", "2026-03-01T12:01"),
         (Recurrence(hour=12, minute=0), "2026-03-01T11:59:59.999999", "2026-03-01T12:00"),
     ],
