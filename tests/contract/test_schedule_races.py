@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
+import psycopg
 import pytest
+import trio
 
 from promptpipe.model.errors import PreconditionError
 from promptpipe.model.ids import ScheduleId
 from promptpipe.model.listing import JobFilter, PageRequest
 from promptpipe.model.recurrence import Recurrence
 from promptpipe.model.schedules import Misfire, NewSchedule, Schedule, ScheduleEdit
+from promptpipe.storage.transactions import schedules
 from tests.contract.test_races import MANY, all_at_once
+from tests.support.database import PostgresTestDatabase, running
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -58,6 +63,45 @@ async def test_fired_schedule_that_is_forgotten_by_the_jobs_does_not_fire_again(
     assert db.rows("SELECT count(*) FROM jobs") == [(MANY,)]
 
 
+async def test_firing_moves_only_what_it_has_looked_at(db: Database) -> None:
+    """Were a row not locked, its version and its time would still have to be the same."""
+    made = [one.id for one in await due_schedules(db, 3)]
+    database = db.store.schedules._database  # type: ignore[attr-defined]
+    looked_at = await database.write(lambda tx: tx.all("due_schedules", limit=10))
+    moves = [schedules._Move(row, None, db.clock.now() + timedelta(days=1)) for row in looked_at]
+    db.change("UPDATE schedules SET version = 2 WHERE id = ?", made[0])
+    await db.store.schedules.pause(made[1])
+    assert await database.write(partial(schedules._move, moves=moves)) == {made[2]}
+    assert (await db.store.schedules.get(made[1])).next_at is None
+
+
+async def test_schedule_that_another_has_in_hand_is_passed_over(fresh_database: str) -> None:
+    """The others fire at once; it does when it is let go."""
+    async with running(PostgresTestDatabase(fresh_database)) as db:
+        made = [one.id for one in await due_schedules(db, 3)]
+        with psycopg.connect(fresh_database) as another:
+            another.execute("SELECT * FROM schedules WHERE id = %s FOR UPDATE", [made[0]])
+            with trio.fail_after(5):
+                assert (await db.store.schedules.fire(10)).jobs == 2
+        assert (await db.store.schedules.fire(10)).jobs == 1
+
+
+async def test_new_words_for_the_same_times_do_not_bring_one_back(db: Database) -> None:
+    """An edit that leaves the rule alone leaves the time alone that firing sets meanwhile."""
+    made = await due_schedules(db)
+    edit = ScheduleEdit(recurrence=DAILY, payload={"new": True}, misfire=Misfire.RUN)
+    calls: list[Callable[[], Awaitable[object]]] = []
+    for one in made:
+        calls += [partial(db.store.schedules.update, one.id, 1, edit), partial(db.store.schedules.fire, 2)]
+    await all_at_once(calls)
+    while (await db.store.schedules.fire(100)).jobs:
+        pass
+    db.change("UPDATE jobs SET dedupe_key = NULL")
+    assert (await db.store.schedules.fire(100)).jobs == 0
+    assert db.rows("SELECT count(*) FROM jobs") == [(MANY,)]
+    assert db.rows("SELECT DISTINCT version FROM schedules") == [(2,)]
+
+
 async def test_schedule_that_is_edited_while_it_fires_fires_at_most_once(db: Database) -> None:
     """Before the edit, in its old version, or not at all: the new rule's times are all ahead."""
     made = await due_schedules(db)
@@ -98,13 +142,15 @@ async def test_one_of_those_who_edit_a_version_does(db: Database) -> None:
     """The others are told that they came too late."""
     [made] = await due_schedules(db, 1)
 
-    async def edit(number: int) -> bool:
+    async def edit(version: int, number: int) -> bool:
         wanted = ScheduleEdit(recurrence=DAILY, payload={"n": number}, misfire=Misfire.RUN)
         try:
-            await db.store.schedules.update(made.id, 1, wanted)
+            await db.store.schedules.update(made.id, version, wanted)
         except PreconditionError:
             return False
         return True
 
-    assert sorted(await all_at_once(partial(edit, number) for number in range(MANY))) == [False] * (MANY - 1) + [True]
-    assert (await db.store.schedules.get(made.id)).version == 2
+    for version in range(1, 6):
+        answers = await all_at_once(partial(edit, version, number) for number in range(MANY))
+        assert sorted(answers) == [False] * (MANY - 1) + [True]
+    assert (await db.store.schedules.get(made.id)).version == 6

@@ -198,6 +198,20 @@ async def test_missed_times_become_one_job_or_none(
     assert (await db.store.schedules.fire(10)).jobs == 0
 
 
+async def test_each_of_a_batch_follows_its_own_rule(db: Database) -> None:
+    """Whatever others of it have in common with it."""
+    twice = Recurrence(cron="0 13,14 * * *")
+    made = [
+        await create(db, recurrence, misfire=misfire)
+        for recurrence, misfire in ((AT_ONE, Misfire.RUN), (AT_ONE, Misfire.SKIP), (twice, Misfire.RUN))
+    ]
+    go_to(db, at(14, 30))
+    assert (await db.store.schedules.fire(10)).jobs == 2
+    after = [await db.store.schedules.get(one.id) for one in made]
+    assert [one.last_at for one in after] == [at(13), None, at(14)]
+    assert [one.next_at for one in after] == [at(13, day=2)] * 3
+
+
 async def test_paused_schedule_lets_its_times_pass(db: Database) -> None:
     """Resumed, it goes on with the next; nothing between fires, and what it was before is unchanged."""
     made = await create(db)
@@ -308,6 +322,10 @@ async def test_schedule_of_someone_who_is_not_active_makes_no_job(db: Database, 
     assert (await db.store.schedules.fire(10)).jobs == 0
     go_to(db, at(13, day=2))
     assert (await db.store.schedules.fire(10)).jobs == 3
+    await db.store.participants.update(ada, {}, status)
+    go_to(db, at(13, day=3))
+    assert (await db.store.schedules.fire(10)).jobs == 2
+    assert (await db.store.schedules.get(made.id)).last_at == at(13, day=2)
 
 
 async def test_live_job_with_the_key_of_a_firing_stands_for_it(db: Database) -> None:

@@ -212,7 +212,7 @@ async def _make_jobs(tx: Transaction, moves: Sequence[_Move]) -> int:
         "insert_scheduled_jobs",
         ids=[move.row["id"] for move in moves],
         job_ids=[JobId(tx.ids()) for _ in moves],
-        occurrences=[occurrence_text(move.last) for move in moves if move.last is not None],
+        occurrences=[_occurrence(move.last) for move in moves if move.last is not None],
         max_attempts=DEFAULT_MAX_ATTEMPTS,
     )
 
@@ -247,7 +247,7 @@ async def repair(tx: Transaction, limit: int) -> int:
     return len(stray)
 
 
-def occurrence_text(instant: datetime) -> str:
+def _occurrence(instant: datetime) -> str:
     """Return one of a schedule's times as keys and payloads have it."""
     return f"{instant:%Y-%m-%dT%H:%M}Z"
 
