@@ -47,10 +47,12 @@ class Seen:
 async def test_job_of_a_schedule_runs_when_it_is_due(tmp_path: Path, autojump_clock: MockClock) -> None:
     """At its minute, each time, in no time; one made meanwhile does not wait for a poll."""
     seen = Seen()
-    async with open_runtime(tmp_path, kinds=[kind_of(seen)]) as runtime, running(runtime):
-        await trio.sleep(59.5)
-        await create(runtime)
-        await trio.sleep(150)
+    async with open_runtime(tmp_path, kinds=[kind_of(seen)]) as runtime:
+        await trio.sleep(0.5)  # so that no poll is at a minute
+        async with running(runtime):
+            await trio.sleep(59.3)
+            await create(runtime)
+            await trio.sleep(150)
     assert seen.calls == [(60.0, "12:01Z"), (120.0, "12:02Z"), (180.0, "12:03Z")]
 
 
@@ -87,6 +89,18 @@ async def test_store_that_is_gone_is_not_asked_all_the_time(tmp_path: Path, auto
     async with open_runtime(tmp_path, wrap=trouble.wrap) as runtime, running(runtime):
         await trio.sleep(600)
         assert 100 <= trouble.calls.count("schedules.fire") <= 500
+
+
+async def test_store_that_works_again_is_trusted_again(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """After a failure the pause is short, however long they were before the store worked."""
+    seen, trouble = Seen(), Trouble({"schedules.fire": 12})
+    async with open_runtime(tmp_path, kinds=[kind_of(seen)], wrap=trouble.wrap) as runtime, running(runtime):
+        await create(runtime, Recurrence(hour=12, minute=5))
+        await trio.sleep(299.5)
+        trouble.left["schedules.fire"] = 2
+        await trio.sleep(10)
+    [(at, _)] = seen.calls
+    assert at < 300.5
 
 
 async def test_stopped_runner_fires_nothing(tmp_path: Path, autojump_clock: MockClock) -> None:
