@@ -117,7 +117,7 @@ def _zone(name: str) -> ZoneInfo:
 
 @lru_cache(maxsize=4096)
 def _pattern(line: str, *, all_must_hold: bool) -> CronSim:
-    """Return a line, read. Only copies of it are moved."""
+    """Return a line, read. Threads share it: only copies of it are moved."""
     if len(line.split()) != len(RANGES):
         raise InvalidArgumentError("cron", "must have five fields: minute, hour, day of the month, month, weekday")
     field = "fields" if all_must_hold else "cron"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -201,6 +203,21 @@ def test_one_of_several_times_that_do_not_exist_is_enough() -> None:
         assert following is not None
         found.append(following)
     assert found[1:] == [utc(f"2026-03-29T01:{minute}") for minute in ("00", "20", "40")] + [utc("2026-03-30T00:00")]
+
+
+def test_threads_do_not_disturb_each_other() -> None:
+    """The writer of a database asks the same rule as everybody else."""
+    rule = Recurrence(cron="*/7 3 * * *", zone="Europe/Berlin")
+    instants = [utc("2026-03-01T00:00") + timedelta(days=n, hours=n % 5) for n in range(60)]
+    expected = [rule.next_after(instant) for instant in instants]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            answers = [list(threads.map(rule.next_after, instants[::step])) for step in (1, -1) * 5]
+    finally:
+        sys.setswitchinterval(interval)
+    assert answers == [expected, expected[::-1]] * 5
 
 
 @pytest.mark.parametrize(
