@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from promptpipe.model.decisions import Decision, Delivery, FlowState, Hook
     from promptpipe.model.errors import LeaseLostError
     from promptpipe.model.history import Receipt, Response
-    from promptpipe.model.ids import EventId, JobId, MessageId, ParticipantId, ScheduleId, WorkerId
+    from promptpipe.model.ids import EventId, JobId, MessageId, ParticipantId, WorkerId
     from promptpipe.model.inbound import Enrollment, InboundBatch, IngestReport
     from promptpipe.model.jobs import Ending, Job, LeasedJob, NewJob, QueueStats
     from promptpipe.model.leases import Claim, Claimed, Extension, Instance, Lease
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from promptpipe.model.messages import NewMessage, OutboxMessage, Resolution, SendOrder, SendRecord
     from promptpipe.model.participants import Address, Participant, ParticipantStatus, Profile
     from promptpipe.model.recovery import LostTimer, RecoveryReport
-    from promptpipe.model.schedules import Fired, NewSchedule, Schedule, ScheduleEdit
+    from promptpipe.ports.schedules import ScheduleStore
 
 
 class JobStore(Protocol):
@@ -83,50 +83,6 @@ class QueueStore(Protocol):
 
     async def stats(self, queue: str | None = None) -> Sequence[QueueStats]:
         """Count what is in the queues that have jobs or of which something was said, by name, or in one of them."""
-        ...
-
-
-class ScheduleStore(Protocol):
-    """Recurring rules that make jobs. Whatever happens to one, no time of it makes a job twice."""
-
-    async def create(self, new: NewSchedule) -> Schedule:
-        """Add a schedule; return it, or the one with its id."""
-        ...
-
-    async def get(self, schedule_id: ScheduleId) -> Schedule:
-        """Return a schedule; raise `NotFoundError`."""
-        ...
-
-    async def list(self, participant_id: ParticipantId | None, page: PageRequest) -> Page[Schedule]:
-        """Return schedules, the newest first; only one participant's, if given."""
-        ...
-
-    async def update(self, schedule_id: ScheduleId, version: int, edit: ScheduleEdit) -> Schedule:
-        """Edit the *version* of a schedule, and return the next one.
-
-        With another rule it goes on with that one's next time: what was due by the old one is not made up for. Raise
-        `NotFoundError`, and `PreconditionError` when it was edited by others.
-        """
-        ...
-
-    async def pause(self, schedule_id: ScheduleId) -> Schedule:
-        """Let its times pass until it is resumed; raise `NotFoundError`."""
-        ...
-
-    async def resume(self, schedule_id: ScheduleId) -> Schedule:
-        """Let a paused schedule go on with its next time from now; raise `NotFoundError`."""
-        ...
-
-    async def delete(self, schedule_id: ScheduleId) -> bool:
-        """End a schedule, and return whether it was there. The jobs that it made stay."""
-        ...
-
-    async def fire(self, limit: int) -> Fired:
-        """Let up to *limit* schedules whose time has come make a job each, and go on to their next time.
-
-        A job has the dedupe key `schedule:{id}:{occurrence}` and carries `schedule_id`, `version` and `occurrence`
-        (`2026-03-01T09:00Z`) in its payload. Missed times follow the schedule's `Misfire`.
-        """
         ...
 
 

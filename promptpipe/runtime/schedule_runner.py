@@ -13,7 +13,7 @@ from promptpipe.model.retry import STORE_BACKOFF
 from promptpipe.runtime.claim_loop import POLL_SECONDS
 
 if TYPE_CHECKING:
-    from promptpipe.ports.store import ScheduleStore
+    from promptpipe.ports.schedules import ScheduleStore
     from promptpipe.runtime.worker import Worker
 
 BATCH = 100

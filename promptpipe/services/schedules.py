@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from promptpipe.model.prompts import StaticPrompt
     from promptpipe.model.recurrence import Recurrence
     from promptpipe.model.schedules import Schedule
-    from promptpipe.ports.store import ParticipantStore, ScheduleStore
+    from promptpipe.ports.schedules import ScheduleStore
+    from promptpipe.ports.store import ParticipantStore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
-from tests.faults.support import root, wait_settled
+from tests.faults.spawner import start_forked
+from tests.faults.support import wait_settled
 from tests.support.eventually import eventually
 from tests.support.service import Home, open_service
 
@@ -87,7 +88,7 @@ async def test_commands_go_through_the_life_of_a_schedule(tmp_path: Path) -> Non
 async def test_kill_at_any_point_of_a_firing_costs_and_doubles_nothing(home: Home) -> None:
     """Before the commit, after it, and between what the job does and its end: the prompt comes, once."""
     async with open_service(home, **SETTINGS) as (service, stand_in):
-        service.start()
+        start_forked(service)
         await service.wait_ready()
         phone = stand_in.world.phone(ADA, "Ada")
         stand_in.say(phone, {"type": "text", "text": {"body": "hi"}}, "hi")
@@ -97,9 +98,9 @@ async def test_kill_at_any_point_of_a_firing_costs_and_doubles_nothing(home: Hom
         home.change("UPDATE schedules SET next_at = created_at")
 
         for point in ("store.schedules.fire:before:1", "store.schedules.fire:after:1", "store.jobs.finish:before:1"):
-            service.start(root("--kill", point))
+            start_forked(service, "--kill", point)
             assert await service.wait_ended(within=40.0) == -signal.SIGKILL, service.log()
-        service.start()
+        start_forked(service)
         await eventually(lambda: ("service", "Time to stretch") in phone.transcript(), within=30.0)
         await wait_settled(service, within=30.0)
         assert phone.transcript().count(("service", "Time to stretch")) == 1

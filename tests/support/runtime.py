@@ -219,10 +219,10 @@ async def open_runtime(
             worker=worker,
             supervisor=Supervisor(grace=grace),
             parts=[
-                ScheduleRunner(store.schedules, worker),
                 JobRunner(store.jobs, {kind.name: kind for kind in kinds}, registry.job_kinds, worker, slots=slots),
                 MailboxRunner(store.mailboxes, conversations.decide, worker, slots=slots),
                 OutboxSender(store.outbox, {used.name: used}, worker, slots=slots),  # type: ignore[dict-item]
+                ScheduleRunner(store.schedules, worker),
             ],
         )
 

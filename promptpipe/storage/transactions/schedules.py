@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class ScheduleTransactions:
-    """`ports.store.ScheduleStore`."""
+    """`ports.schedules.ScheduleStore`."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
