@@ -58,7 +58,7 @@ class Together(Generic[Q, R]):
         """Return when *call* is answered or it is its turn; what is on its way is waited for whatever happens."""
         try:
             await call.turn.wait()
-        except trio.Cancelled:
+        except trio.Cancelled:  # noqa: ASYNC103  answered meanwhile, it returns
             if call not in self._waiting:
                 with trio.CancelScope(shield=True):
                     await call.turn.wait()

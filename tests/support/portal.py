@@ -45,7 +45,7 @@ def opened(make: Callable[[], Database]) -> Iterator[tuple[Database, Portal]]:
     def run() -> None:
         try:
             trio.run(serve)
-        except BaseException as error:  # noqa: BLE001  the other thread waits for it
+        except BaseException as error:  # noqa: ASYNC103, BLE001  the other thread waits for it
             ready.put(error)
 
     thread = threading.Thread(target=run)
