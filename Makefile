@@ -54,7 +54,8 @@ format: $(STAMP) ## format the code and apply safe fixes
 	@$(BIN)/ruff check --quiet --fix .
 	@$(BIN)/ruff format --quiet .
 
-bench: $(STAMP) ## measure the PostgreSQL driver against psycopg on asyncio
+bench: $(STAMP) ## measure jobs and the outbox, and the PostgreSQL driver against psycopg on asyncio
+	@$(BIN)/python -m bench.engine
 	@$(BIN)/python -m bench.postgres_driver
 
 bench-rpc: $(STAMP) ## measure the gRPC server against grpclib on asyncio

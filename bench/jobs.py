@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from contextlib import closing
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -63,3 +63,18 @@ def drain(url: str, number: int, **settings: object) -> tuple[float, float]:
         took = time.perf_counter() - begun
         report = worker.stop()
     return number / took, report.cpu_seconds / number * 1e6
+
+
+def drain_together(url: str, number: int, instances: int, **settings: object) -> float:
+    """Let several processes work off the jobs there are; return jobs per second until none is left."""
+    with ExitStack() as stack:
+        workers = [stack.enter_context(open_worker(url, **settings)) for _ in range(instances)]
+        begun = time.perf_counter()
+        for worker in workers:
+            worker.go(number)
+        while count(url, "SELECT count(*) FROM jobs"):
+            time.sleep(0.01)  # noqa: TID251
+        took = time.perf_counter() - begun
+        for worker in workers:
+            worker.stop()
+    return number / took

@@ -81,7 +81,7 @@ async def _send(url: str, pipe: Pipe, people: int, messages: int) -> None:
         components = replace(opened, channels={channel.name: channel})  # type: ignore[dict-item]
         await _fill(components, people, messages)
         worker = make_worker(components, Readiness())
-        [_, _, sender] = make_runners(components, worker)
+        sender = next(part for part in make_runners(components, worker) if part.name == "outbox sender")
         app.settle_memory()
         pipe.send("ready")
         await receive(pipe)

@@ -67,7 +67,7 @@ async def run_jobs(components: Components, pipe: Pipe, handler: Handler) -> None
     readiness = Readiness()
     worker = make_worker(components, readiness)
     watch = make_instance_watch(components, worker, make_recovery(components), readiness)
-    [runner, *_] = make_runners(components, worker)
+    runner = next(part for part in make_runners(components, worker) if part.name == "job runner")
     async with trio.open_nursery() as nursery:
         for task in components.store.background:
             nursery.start_soon(task)

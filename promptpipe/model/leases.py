@@ -17,6 +17,11 @@ SUSPECT_FROM = 2
 """Crashes in a row from which a job or lane is a suspect: claimed alone, after the others (ADR 0004)."""
 
 
+KEPT_SHARE = 0.8
+"""How much of its length a lease on a lane has before it when an item under it has ended; all leases are extended
+besides, so that moving it further each time would only be work."""
+
+
 class Work(Enum):
     """What can be leased, and whose runner wakes when some of it becomes due."""
 

@@ -150,7 +150,7 @@ class OutboxStore(Protocol):
     async def mark_sending(
         self, leases: Sequence[Lease], *, seconds: float
     ) -> Sequence[SendOrder | LeaseLostError | None]:
-        """Mark the head of each lane SENDING and record the attempt, extending the lease to *seconds* from now.
+        """Mark the head of each lane SENDING and record the attempt, keeping the lease for most of *seconds* from now.
 
         What must not go out (expired, withdrawn, doubt dropped or held) is settled on the way. A lane in which nothing
         is to be sent now is released, and its answer None.

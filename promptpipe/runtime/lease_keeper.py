@@ -8,6 +8,7 @@ import structlog
 import trio
 
 from promptpipe.model.errors import LeaseLostError, StoreUnavailableError
+from promptpipe.model.leases import KEPT_SHARE
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -84,8 +85,8 @@ class LeaseKeeper:
         del self._holds[hold.lease.work, hold.lease.key]
 
     def renew(self, hold: Hold, started: float) -> None:
-        """Note that a commit begun at *started* has extended the lease."""
-        hold.expires = max(hold.expires, started + self.lease_seconds)
+        """Note that a commit begun at *started* has kept the lease."""
+        hold.expires = max(hold.expires, started + self.lease_seconds * KEPT_SHARE)
 
     def remaining(self, hold: Hold) -> float:
         """Return the seconds for which the lease is surely valid."""
@@ -116,4 +117,4 @@ class LeaseKeeper:
                 hold.cancel_requested = True
                 hold.stop()
             else:
-                self.renew(hold, started)
+                hold.expires = max(hold.expires, started + self.lease_seconds)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 CHANNEL = "promptpipe_work"
 
-DEBOUNCE_SECONDS = 0.05
+DEBOUNCE_SECONDS = 0.005
 """The shortest time between two notifications of one instance."""
 
 FIRST_PAUSE = 0.5

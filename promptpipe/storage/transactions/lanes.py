@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from promptpipe.model.errors import LeaseLostError
-from promptpipe.model.leases import SUSPECT_FROM, Lease, Work
+from promptpipe.model.leases import KEPT_SHARE, SUSPECT_FROM, Lease, Work
 from promptpipe.storage.transactions.values import span, to_json
 
 if TYPE_CHECKING:
@@ -84,14 +84,19 @@ async def held(tx: Transaction, leases: Sequence[Lease]) -> frozenset[Lease]:
 
 
 async def keep(tx: Transaction, leases: Sequence[Lease], lease_seconds: float, *, orderly: bool) -> None:
-    """Go on holding the lanes of checked leases, all of one kind, for *lease_seconds* from now.
+    """Go on holding the lanes of checked leases, all of one kind, for `KEPT_SHARE` of *lease_seconds* at least.
 
     *orderly* says that an item was brought to its end under these leases: whoever holds the lanes is no suspect.
     """
     if leases:
         keys = [lease.key for lease in leases]
         await tx.run(
-            "keep_lanes", kind=leases[0].work.value, keys=keys, lease=span(lease_seconds), orderly=int(orderly)
+            "keep_lanes",
+            kind=leases[0].work.value,
+            keys=keys,
+            lease=span(lease_seconds),
+            kept=span(lease_seconds * KEPT_SHARE),
+            orderly=int(orderly),
         )
 
 

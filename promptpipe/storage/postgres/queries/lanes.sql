@@ -56,8 +56,10 @@ RETURNING lanes.key, lanes.fence
 
 -- name: keep_lanes
 -- Their holder goes on, under the same fences; *orderly* is 1 when it has come to the end of an item in each.
+-- Those that have most of their lease before them stay as they are.
 UPDATE lanes SET due_at = promptpipe_now() + :lease, crashes = crashes * (1 - :orderly)
 WHERE kind = :kind AND key = ANY (:keys)
+    AND (due_at < promptpipe_now() + :kept OR crashes > 0)
 
 -- name: release_lane
 UPDATE lanes SET

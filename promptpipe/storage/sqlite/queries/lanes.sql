@@ -51,8 +51,10 @@ RETURNING key, fence
 
 -- name: keep_lanes
 -- Their holder goes on, under the same fences; *orderly* is 1 when it has come to the end of an item in each.
+-- Those that have most of their lease before them stay as they are.
 UPDATE lanes SET due_at = :now + :lease, crashes = crashes * (1 - :orderly)
 WHERE kind = :kind AND key IN (SELECT value FROM json_each(:keys))
+    AND (due_at < :now + :kept OR crashes > 0)
 
 -- name: release_lane
 UPDATE lanes SET due_at = max(:due_at, pace_at), leased = 0, worker = NULL, crashes = 0
