@@ -18,6 +18,7 @@ from pydantic import AfterValidator, BaseModel, Field, SecretStr, ValidationErro
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from promptpipe.model.errors import SettingsError
+from promptpipe.model.jobs import DEFAULT_QUEUE, QUEUE_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -72,6 +73,12 @@ def _database_url(value: str) -> str:
     if value.startswith(_POSTGRES_SCHEMES):
         return value
     raise ValueError("must look like sqlite:///promptpipe.db or postgresql://user:password@host/database")
+
+
+def _queues(value: str) -> str:
+    if not all(QUEUE_NAME.fullmatch(name.strip()) for name in value.split(",")):
+        raise ValueError("must be names with commas between, each of 1 to 100 letters, digits, or signs among ._:/-")
+    return value
 
 
 Bind = Annotated[str, AfterValidator(_bind)]
@@ -149,6 +156,7 @@ class Settings(BaseSettings):
     mailbox_concurrency: Annotated[int, Field(ge=1, le=10_000)] = 100
     outbox_concurrency: Annotated[int, Field(ge=1, le=1_000)] = 50
     job_concurrency: Annotated[int, Field(ge=1, le=10_000)] = 100
+    queues: Annotated[str, AfterValidator(_queues)] = DEFAULT_QUEUE
     shutdown_grace: Seconds = 10.0
     log_format: LogFormat = LogFormat.CONSOLE
     simulator_bind: Bind = "127.0.0.1:8090"
@@ -164,6 +172,11 @@ class Settings(BaseSettings):
         """The database's URL without the secrets in it."""
         without = re.sub(r"(?<=://)([^:/@]*):[^/]*@", r"\1:********@", self.database_url)
         return re.sub(r"(?<=[?&])((?:ssl)?password)=[^&]*", r"\1=********", without)
+
+    @property
+    def queue_names(self) -> list[str]:
+        """The queues whose jobs this instance runs, each once."""
+        return list(dict.fromkeys(name.strip() for name in self.queues.split(",")))
 
     def whatsapp_in_use(self) -> WhatsAppSettings:
         """Return the WhatsApp settings with the simulator's in place of what is unset, on that channel."""

@@ -9,7 +9,6 @@ from promptpipe.flows.registry import FlowRegistry
 from promptpipe.model.decisions import Hook
 from promptpipe.model.errors import SettingsError
 from promptpipe.model.inbound import Enrollment
-from promptpipe.model.jobs import DEFAULT_QUEUE
 from promptpipe.recovery import RecoveryManager, RecoveryRegistry
 from promptpipe.rpc.auth import bearer_token, everyone
 from promptpipe.rpc.handlers import (
@@ -35,7 +34,7 @@ from promptpipe.runtime.schedule_runner import ScheduleRunner
 from promptpipe.runtime.worker import Worker
 from promptpipe.services.conversations import Conversations
 from promptpipe.services.inbound import Inbound
-from promptpipe.services.jobs import Jobs
+from promptpipe.services.jobs import Jobs, Queues
 from promptpipe.services.messages import Messages
 from promptpipe.services.participants import Participants
 from promptpipe.services.recoveries import Recoveries
@@ -80,7 +79,14 @@ def make_runners(components: Components, worker: Worker) -> list[Part]:
     conversations = Conversations(flows, components.clock, components.new_id)
     return [
         ScheduleRunner(store.schedules, worker),
-        JobRunner(store.jobs, components.job_kinds, flows.job_kinds, worker, slots=settings.job_concurrency),
+        JobRunner(
+            store.jobs,
+            components.job_kinds,
+            flows.job_kinds,
+            worker,
+            slots=settings.job_concurrency,
+            queues=settings.queue_names,
+        ),
         MailboxRunner(store.mailboxes, conversations.decide, worker, slots=settings.mailbox_concurrency),
         OutboxSender(store.outbox, components.channels, worker, slots=settings.outbox_concurrency),
     ]
@@ -169,13 +175,13 @@ def _services(components: Components, readiness: Readiness, recoveries: Recoveri
         store.participants,
         kinds=components.job_kinds,
         timer_kinds=FlowRegistry(components.flows).job_kinds,
-        queues=[DEFAULT_QUEUE],
+        queues=components.settings.queue_names,
         clock=components.clock,
         new_id=new_id,
     )
     services: list[Service] = [
         ParticipantHandlers(people),
-        JobHandlers(jobs),
+        JobHandlers(jobs, Queues(store.queues)),
         OutboxHandlers(Messages(store.outbox, store.participants, new_id), people),
         HistoryHandlers(store.history),
         FlowHandlers(store.participants),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from promptpipe.model.messages import NewMessage
 
 DEFAULT_QUEUE = "default"
+QUEUE_NAME = re.compile(r"[A-Za-z0-9._:/-]{1,100}")
 DEFAULT_PRIORITY = 1
 PRIORITIES = range(4)
 """0 first, 3 last."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from datetime import datetime
 
     from promptpipe.model.decisions import Decision, Delivery, FlowState, Hook
     from promptpipe.model.errors import LeaseLostError
@@ -54,6 +55,13 @@ class JobStore(Protocol):
 
         Raise `NotFoundError`, `PreconditionError` for one that runs or is done, and `AlreadyExistsError` when a live
         job has its dedupe key.
+        """
+        ...
+
+    async def reschedule(self, job_id: JobId, run_at: datetime) -> Job:
+        """Give a queued job another time; its attempts and its key stay.
+
+        Raise `NotFoundError`, and `PreconditionError` for one that runs or has ended.
         """
         ...
 

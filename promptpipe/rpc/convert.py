@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from promptpipe.model.decisions import FlowState
     from promptpipe.model.history import Receipt, Response
-    from promptpipe.model.jobs import Job
+    from promptpipe.model.jobs import Job, QueueStats
     from promptpipe.model.messages import OutboxMessage
     from promptpipe.model.participants import Participant
     from promptpipe.model.recovery import RecoveryReport
@@ -108,6 +108,20 @@ def job(value: Job) -> v1.Job:
         finished_at=value.finished_at,
         priority=value.priority,
         participant_id=value.participant_id or "",
+    )
+
+
+def queue(value: QueueStats) -> v1.GetJobStatsResponseQueue:
+    """Return a queue's message."""
+    return v1.GetJobStatsResponseQueue(
+        name=value.name,
+        paused=value.paused,
+        scheduled=value.scheduled,
+        ready=value.ready,
+        running=value.running,
+        failed=value.failed,
+        lag=timedelta(seconds=value.lag),
+        concurrency=value.concurrency,
     )
 
 

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from collections import deque
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import structlog
 import trio
 
 from promptpipe.model.errors import CancelJobError, FailJobError, PayloadError, RetryJobError, SnoozeJobError
-from promptpipe.model.jobs import Cancel, Fail, Finish, Fire, JobFailure, Retry, Snooze
+from promptpipe.model.jobs import DEFAULT_QUEUE, Cancel, Fail, Finish, Fire, JobFailure, Retry, Snooze
 from promptpipe.model.leases import Work
 from promptpipe.runtime.claim_loop import ClaimLoop
 from promptpipe.runtime.endings import Endings
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Mapping, Sequence
 
     from promptpipe.model.jobs import Job, LeasedJob, Outcome
+    from promptpipe.model.leases import Claim, Claimed
     from promptpipe.ports.jobs import JobKind
     from promptpipe.ports.store import JobStore
     from promptpipe.runtime.lease_keeper import Hold
@@ -35,7 +38,10 @@ FINISH = Finish()
 
 
 class JobRunner:
-    """Runs due jobs, up to *slots* at a time: participants' timers of *timer_kinds*, others as *kinds* say, by name."""
+    """Runs due jobs of *queues*, up to *slots* at a time.
+
+    Those of *timer_kinds* are participants' timers, the others are done as *kinds* say, by name.
+    """
 
     name = "job runner"
 
@@ -47,13 +53,21 @@ class JobRunner:
         worker: Worker,
         *,
         slots: int,
+        queues: Sequence[str] = (DEFAULT_QUEUE,),
     ) -> None:
+        self._store = store
+        self._queues = deque(queues)
         self._kinds = kinds
         self._timer_kinds = timer_kinds
         self._worker = worker
         self._keeper = worker.keeper
         self._loop: ClaimLoop[LeasedJob] = ClaimLoop(
-            Work.JOB, worker, slots=slots, claim=store.claim, handle=self._handle, unfinished=lambda: len(self._endings)
+            Work.JOB,
+            worker,
+            slots=slots,
+            claim=self._claim,
+            handle=self._handle,
+            unfinished=lambda: len(self._endings),
         )
         self._limits: dict[Hold, float] = {}
         self._endings = Endings(store.finish, worker.keeper, worker.persistence, self._loop.nudge)
@@ -70,6 +84,12 @@ class JobRunner:
     def stop(self) -> None:
         """Claim nothing more."""
         self._loop.stop()
+
+    async def _claim(self, claim: Claim) -> Claimed[LeasedJob]:
+        """Claim from every queue, another one first each time: a backlog in one keeps nobody in the others waiting."""
+        claimed = await self._store.claim(replace(claim, queues=tuple(self._queues)))
+        self._queues.rotate(-1)
+        return claimed
 
     async def _watch_time(self) -> None:
         """Stop what takes too long. Looking now and then costs less than a deadline for each."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from promptpipe.model.errors import InvalidArgumentError
+from promptpipe.model.jobs import QUEUE_NAME
 from promptpipe.model.participants import MAX_PHONE_DIGITS, MIN_PHONE_DIGITS, Address, AddressKind, e164
 from promptpipe.model.text import storable
 
@@ -29,6 +30,13 @@ def text(field: str, value: str, *, longest: int, needed: bool = False) -> str:
 def key(field: str, value: str | None) -> str | None:
     """Return a dedupe key; an empty one is none."""
     return text(field, value, longest=MAX_KEY) if value else None
+
+
+def queue(field: str, value: str) -> str:
+    """Return the name of a queue, which may be one that nobody has used so far."""
+    if not QUEUE_NAME.fullmatch(value):
+        raise InvalidArgumentError(field, "must have 1 to 100 letters, digits, or signs among ._:/-")
+    return value
 
 
 def number(field: str, value: int, allowed: range) -> int:

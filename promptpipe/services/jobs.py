@@ -15,16 +15,17 @@ from promptpipe.ports.jobs import JobKind
 from promptpipe.services import checks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from datetime import datetime
 
     from promptpipe.model.ids import ParticipantId
-    from promptpipe.model.jobs import Job
+    from promptpipe.model.jobs import Job, QueueStats
     from promptpipe.model.listing import JobFilter, Page, PageRequest
     from promptpipe.ports.clock import Clock
-    from promptpipe.ports.store import JobStore, ParticipantStore
+    from promptpipe.ports.store import JobStore, ParticipantStore, QueueStore
 
 MAX_ATTEMPTS = range(1, 1001)
+CONCURRENCY = range(1, 2**31)
 MAX_PAYLOAD = 64 * 1024
 """Bytes of JSON."""
 
@@ -125,6 +126,37 @@ class Jobs:
     async def retry(self, job_id: JobId) -> Job:
         """See `JobStore.retry`."""
         return await self._store.retry(job_id)
+
+    async def reschedule(self, job_id: JobId, run_at: datetime | None) -> Job:
+        """See `JobStore.reschedule`."""
+        if run_at is None:
+            raise InvalidArgumentError("run_at", "must be given")
+        return await self._store.reschedule(job_id, run_at)
+
+
+class Queues:
+    """Queues of jobs, whether or not anybody has used them so far."""
+
+    def __init__(self, store: QueueStore) -> None:
+        self._store = store
+
+    async def pause(self, queue: str) -> None:
+        """See `QueueStore.pause`."""
+        await self._store.pause(checks.queue("queue", queue))
+
+    async def resume(self, queue: str) -> None:
+        """See `QueueStore.resume`."""
+        await self._store.resume(checks.queue("queue", queue))
+
+    async def limit(self, queue: str, concurrency: int | None) -> None:
+        """See `QueueStore.limit`."""
+        if concurrency is not None:
+            checks.number("concurrency", concurrency, CONCURRENCY)
+        await self._store.limit(checks.queue("queue", queue), concurrency)
+
+    async def stats(self, queue: str | None) -> Sequence[QueueStats]:
+        """See `QueueStore.stats`."""
+        return await self._store.stats(None if queue is None else checks.queue("queue", queue))
 
 
 def _or(value: int | None, default: int) -> int:

@@ -230,8 +230,6 @@ async def test_what_is_not_built_yet_says_so(home: Home) -> None:
     """UNIMPLEMENTED, from every method that nobody wrote."""
     async with open_admin(home) as admin:
         for call in (
-            admin.jobs.get_job_stats(v1.GetJobStatsRequest()),
-            admin.jobs.pause_queue(v1.PauseQueueRequest(queue="default")),
             admin.prompts.send_prompt(v1.SendPromptRequest()),
             admin.participants.delete_participant(v1.DeleteParticipantRequest(participant_id="x")),
         ):

@@ -108,6 +108,37 @@ async def test_key_of_a_fired_timer_is_taken_until_its_event_is_handled(db: Data
     assert raised.value.name == fired.id
 
 
+async def test_rescheduled_job_runs_at_its_new_time(db: Database) -> None:
+    """Earlier or later; attempts, key and payload stay, and the runners look anew."""
+    job = await enqueue(db, after=100, dedupe_key="k", payload={"n": 1})
+    db.change("UPDATE jobs SET attempt = 3")
+    for after in (5.0, 50.0, -50.0):
+        db.woken.clear()
+        run_at = db.clock.now() + timedelta(seconds=after)
+        moved = await db.store.jobs.reschedule(job.id, run_at)
+        assert (moved.status, moved.run_at, moved.attempt) == (JobStatus.QUEUED, run_at, 3)
+        assert (moved.id, moved.dedupe_key, moved.payload) == (job.id, "k", {"n": 1})
+        assert db.woken == [Work.JOB]
+        claimed = await db.store.jobs.claim(db.claim())
+        assert (len(claimed.items), claimed.next_due_in) == ((0, after) if after > 0 else (1, LEASE_SECONDS))
+
+
+async def test_only_a_queued_job_is_rescheduled(db: Database) -> None:
+    """One that runs is with its worker, one that has ended has ended."""
+    done = await ended(db, Finish())
+    canceled = await enqueue(db, after=100)
+    await db.store.jobs.cancel(canceled.id)
+    running = await enqueue(db)
+    await db.store.jobs.claim(db.claim())
+    for job, state in ((done, "done"), (canceled, "canceled"), (running, "running")):
+        before = await db.store.jobs.get(job.id)
+        with pytest.raises(PreconditionError, match=state):
+            await db.store.jobs.reschedule(job.id, db.clock.now())
+        assert await db.store.jobs.get(job.id) == before
+    with pytest.raises(NotFoundError):
+        await db.store.jobs.reschedule(JobId("nothing"), db.clock.now())
+
+
 # ---------------------------------------------------------------- messages in doubt
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -249,6 +250,26 @@ async def test_job_that_is_retried_by_many_runs_once(db: Database) -> None:
     with pytest.raises(PreconditionError):
         await db.store.jobs.retry(new.id)
     assert db.rows("SELECT count(*) FROM job_history") == [(1,)]
+
+
+async def test_job_that_is_rescheduled_while_it_is_claimed_does_one_or_the_other(db: Database) -> None:
+    """Whoever moved it, nobody claimed it; whoever was refused, somebody did."""
+    jobs = [timer(db) for _ in range(MANY)]
+    await db.store.jobs.enqueue_many(jobs)
+    later = db.clock.now() + timedelta(seconds=60)
+
+    async def reschedule(job: NewJob) -> set[str]:
+        try:
+            return {(await db.store.jobs.reschedule(job.id, later)).id}
+        except PreconditionError:
+            return set()
+
+    async def claim() -> set[str]:
+        return {leased.job.id for leased in (await db.store.jobs.claim(db.claim(1))).items}
+
+    calls = [call for job in jobs for call in (partial(reschedule, job), claim)]
+    answers = await all_at_once(calls)
+    assert sum(len(ids) for ids in answers) == len(set[str]().union(*answers))
 
 
 async def test_key_passes_from_a_timer_to_its_event_and_on_without_a_gap(db: Database) -> None:

@@ -68,6 +68,27 @@ async def test_no_more_jobs_run_at_once_than_there_are_slots(tmp_path: Path, aut
         assert (most, done) == (3, 10)
 
 
+async def test_backlog_in_one_queue_keeps_no_other_waiting(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """Every queue is first in turn: a job of the small one starts as soon as a slot or two are free."""
+    started: dict[str, list[float]] = {"big": [], "small": [], "other": []}
+
+    async def handler(job: Job) -> None:
+        started[job.queue].append(trio.current_time())
+        await trio.sleep(1)
+
+    queues = ["big", "small"]
+    async with open_runtime(tmp_path, kinds=[kind_of(handler)], slots=2, queues=queues) as runtime:
+        for _ in range(50):
+            await enqueue(runtime, queue="big")
+        async with running(runtime):
+            await trio.sleep(3.5)
+            for queue in ("small", "other"):
+                await enqueue(runtime, queue=queue)
+            await trio.sleep(30)
+    assert [at < 6 for at in started["small"]] == [True]
+    assert (len(started["big"]), started["other"]) == (50, [])
+
+
 async def test_suspects_run_one_at_a_time(tmp_path: Path, autojump_clock: MockClock) -> None:
     """Beside the others, but never two together: a killer takes no other suspect with it."""
     under_way: list[str] = []

@@ -175,6 +175,7 @@ async def open_runtime(
     channel: FakeChannel | None = None,
     wrap: Callable[[Store], Store] = lambda store: store,
     slots: int = 10,
+    queues: Sequence[str] = ("default",),
     grace: float = 10.0,
     lease: float = 30.0,
     in_doubt: InDoubtRules = RULES,
@@ -219,7 +220,14 @@ async def open_runtime(
             worker=worker,
             supervisor=Supervisor(grace=grace),
             parts=[
-                JobRunner(store.jobs, {kind.name: kind for kind in kinds}, registry.job_kinds, worker, slots=slots),
+                JobRunner(
+                    store.jobs,
+                    {kind.name: kind for kind in kinds},
+                    registry.job_kinds,
+                    worker,
+                    slots=slots,
+                    queues=queues,
+                ),
                 MailboxRunner(store.mailboxes, conversations.decide, worker, slots=slots),
                 OutboxSender(store.outbox, {used.name: used}, worker, slots=slots),  # type: ignore[dict-item]
                 ScheduleRunner(store.schedules, worker),

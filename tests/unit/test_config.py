@@ -54,6 +54,9 @@ def test_defaults_are_a_service_on_loopback_with_a_simulated_channel() -> None:
         ("LEASE", "5", "at least twice PROMPTPIPE_WHATSAPP__SEND_TIMEOUT"),
         ("AUTO_ENROLL", "perhaps", "boolean"),
         ("LOG_FORMAT", "xml", "json"),
+        ("QUEUES", "", "must be names"),
+        ("QUEUES", "a,,b", "must be names"),
+        ("QUEUES", "a b", "must be names"),
         ("MAILBOX_CONCURRENCY", "0", "greater than or equal to 1"),
         ("WHATSAPP__SEND_TIMEOUT", "0", "greater than 0"),
         ("GRPC_BIND", "50051", "must be HOST:PORT"),
@@ -71,6 +74,13 @@ def test_bad_setting_is_named_with_its_rule(
     text = str(caught.value)
     assert text.startswith(f"{PREFIX}{name}: ")
     assert reason in text
+
+
+def test_queues_are_names_with_commas_between(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each once, in the order in which they stand."""
+    assert load_settings().queue_names == ["default"]
+    monkeypatch.setenv(f"{PREFIX}QUEUES", "slow, default,slow ,mail/out")
+    assert load_settings().queue_names == ["slow", "default", "mail/out"]
 
 
 def test_bad_secret_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,14 +13,15 @@ from promptpipe.rpc.pb.promptpipe import v1
 from promptpipe.services.jobs import JobRequest
 
 if TYPE_CHECKING:
-    from promptpipe.services.jobs import Jobs
+    from promptpipe.services.jobs import Jobs, Queues
 
 
 class JobHandlers(v1.JobServiceBase):
     """See `jobs.proto`."""
 
-    def __init__(self, jobs: Jobs) -> None:
+    def __init__(self, jobs: Jobs, queues: Queues) -> None:
         self._jobs = jobs
+        self._queues = queues
 
     async def enqueue_job(self, message: v1.EnqueueJobRequest) -> v1.EnqueueJobResponse:
         """Add a job."""
@@ -62,6 +63,31 @@ class JobHandlers(v1.JobServiceBase):
     async def retry_job(self, message: v1.RetryJobRequest) -> v1.RetryJobResponse:
         """Run a job again."""
         return v1.RetryJobResponse(job=convert.job(await self._jobs.retry(JobId(message.job_id))))
+
+    async def reschedule_job(self, message: v1.RescheduleJobRequest) -> v1.RescheduleJobResponse:
+        """Give a job another time."""
+        job = await self._jobs.reschedule(JobId(message.job_id), message.run_at)
+        return v1.RescheduleJobResponse(job=convert.job(job))
+
+    async def get_job_stats(self, message: v1.GetJobStatsRequest) -> v1.GetJobStatsResponse:
+        """Count jobs."""
+        queues = await self._queues.stats(message.queue)
+        return v1.GetJobStatsResponse(queues=[convert.queue(queue) for queue in queues])
+
+    async def pause_queue(self, message: v1.PauseQueueRequest) -> v1.PauseQueueResponse:
+        """Stop claims."""
+        await self._queues.pause(message.queue)
+        return v1.PauseQueueResponse()
+
+    async def resume_queue(self, message: v1.ResumeQueueRequest) -> v1.ResumeQueueResponse:
+        """Go on claiming."""
+        await self._queues.resume(message.queue)
+        return v1.ResumeQueueResponse()
+
+    async def limit_queue(self, message: v1.LimitQueueRequest) -> v1.LimitQueueResponse:
+        """Bound what runs at the same time."""
+        await self._queues.limit(message.queue, message.concurrency)
+        return v1.LimitQueueResponse()
 
 
 def _participant(value: str | None) -> ParticipantId | None:

@@ -97,6 +97,10 @@ class JobTransactions:
         """See `JobStore.retry`."""
         return await self._database.write(partial(jobs.retry, job_id=job_id))
 
+    async def reschedule(self, job_id: JobId, run_at: datetime) -> Job:
+        """See `JobStore.reschedule`."""
+        return await self._database.write(partial(jobs.reschedule, job_id=job_id, run_at=run_at))
+
     async def claim(self, claim: Claim) -> Claimed[LeasedJob]:
         """See `JobStore.claim`."""
         held = frozenset(claim.held)

@@ -159,9 +159,7 @@ async def retry(tx: Transaction, job_id: JobId) -> Job:
     """See `JobStore.retry`."""
     live = await tx.one("job_to_change", id=job_id)
     if live is not None:
-        if live["status"] == JobStatus.RUNNING.value:
-            raise PreconditionError(f"the job {job_id} is running")
-        await tx.run("hasten_job", id=job_id)
+        await _reschedule(tx, live, None)
     else:
         ended = await get(tx, job_id)
         if ended.status is JobStatus.DONE:
@@ -169,8 +167,26 @@ async def retry(tx: Transaction, job_id: JobId) -> Job:
         await _refuse_taken_key(tx, ended)
         await tx.run("delete_job_history", id=job_id)
         await _insert(tx, ended, run_at=None, created_at=ended.created_at)
-    tx.wake(Work.JOB)
+        tx.wake(Work.JOB)
     return await get(tx, job_id)
+
+
+async def reschedule(tx: Transaction, job_id: JobId, run_at: datetime) -> Job:
+    """See `JobStore.reschedule`."""
+    live = await tx.one("job_to_change", id=job_id)
+    if live is None:
+        ended = await get(tx, job_id)
+        raise PreconditionError(f"the job {job_id} has ended: it is {ended.status.value}")
+    await _reschedule(tx, live, run_at)
+    return await get(tx, job_id)
+
+
+async def _reschedule(tx: Transaction, live: Row, run_at: datetime | None) -> None:
+    """Give a queued job another time: now, without *run_at*."""
+    if live["status"] == JobStatus.RUNNING.value:
+        raise PreconditionError(f"the job {live['id']} is running")
+    await tx.run("reschedule_job", id=live["id"], run_at=run_at)
+    tx.wake(Work.JOB)
 
 
 async def _refuse_taken_key(tx: Transaction, job: Job) -> None:

@@ -214,8 +214,11 @@ SELECT * FROM (
 ) AS pages
 ORDER BY id DESC LIMIT :limit
 
--- name: hasten_job
-UPDATE jobs SET due_at = promptpipe_now(), run_at = promptpipe_now(), updated_at = promptpipe_now() WHERE id = :id
+-- name: reschedule_job
+-- Now, without *run_at*.
+UPDATE jobs SET due_at = coalesce(:run_at, promptpipe_now()), run_at = coalesce(:run_at, promptpipe_now()),
+    updated_at = promptpipe_now()
+WHERE id = :id
 
 -- name: delete_job_history
 DELETE FROM job_history WHERE id = :id

@@ -207,8 +207,9 @@ FROM job_history WHERE participant_id = :participant_id AND id < :after
     AND (:queue IS NULL OR queue = :queue)
 ORDER BY id DESC LIMIT :limit
 
--- name: hasten_job
-UPDATE jobs SET due_at = :now, run_at = :now, updated_at = :now WHERE id = :id
+-- name: reschedule_job
+-- Now, without *run_at*.
+UPDATE jobs SET due_at = coalesce(:run_at, :now), run_at = coalesce(:run_at, :now), updated_at = :now WHERE id = :id
 
 -- name: delete_job_history
 DELETE FROM job_history WHERE id = :id

@@ -52,6 +52,8 @@ __all__ = (
     "JobServiceBase",
     "JobServiceStub",
     "JobStatus",
+    "LimitQueueRequest",
+    "LimitQueueResponse",
     "ListFlowStatesRequest",
     "ListFlowStatesResponse",
     "ListFlowTypesRequest",
@@ -1111,6 +1113,11 @@ class GetJobStatsResponseQueue(betterproto2.Message):
     For how long the oldest due job has waited.
     """
 
+    concurrency: "int | None" = betterproto2.field(8, betterproto2.TYPE_INT32, optional=True)
+    """
+    How many of its jobs may run at the same time; absent when any number may.
+    """
+
 
 default_message_pool.register_message("promptpipe.v1", "GetJobStatsResponse.Queue", GetJobStatsResponseQueue)
 
@@ -1610,6 +1617,48 @@ class Job(betterproto2.Message):
 
 
 default_message_pool.register_message("promptpipe.v1", "Job", Job)
+
+
+@dataclass(eq=False, repr=False)
+class LimitQueueRequest(betterproto2.Message):
+    """
+    Which queue to limit, and to what.
+    """
+
+    @betterproto2.staticproperty
+    @staticmethod
+    def DESCRIPTOR() -> Descriptor:
+        return PROMPTPIPE_V1_JOBS_PROTO_DESCRIPTOR.message_types_by_name["LimitQueueRequest"]
+
+    queue: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    Its name.
+    """
+
+    concurrency: "int | None" = betterproto2.field(2, betterproto2.TYPE_INT32, optional=True)
+    """
+    At most so many of its jobs at the same time, at least 1; no limit when absent.
+    """
+
+
+default_message_pool.register_message("promptpipe.v1", "LimitQueueRequest", LimitQueueRequest)
+
+
+@dataclass(eq=False, repr=False)
+class LimitQueueResponse(betterproto2.Message):
+    """
+    From now on no more jobs of the queue are claimed than that. Those that run go on.
+    """
+
+    @betterproto2.staticproperty
+    @staticmethod
+    def DESCRIPTOR() -> Descriptor:
+        return PROMPTPIPE_V1_JOBS_PROTO_DESCRIPTOR.message_types_by_name["LimitQueueResponse"]
+
+    pass
+
+
+default_message_pool.register_message("promptpipe.v1", "LimitQueueResponse", LimitQueueResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -2390,7 +2439,7 @@ class PauseQueueRequest(betterproto2.Message):
 
     queue: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
     """
-    Its name.
+    Its name: 1 to 100 letters, digits, or signs among `._:/-`.
     """
 
 
@@ -2813,7 +2862,7 @@ class RescheduleJobRequest(betterproto2.Message):
         2, betterproto2.TYPE_MESSAGE, unwrap=lambda: __google__protobuf__.Timestamp, optional=True
     )
     """
-    When it is to run.
+    When it is to run; at once when past.
     """
 
 
@@ -4224,7 +4273,7 @@ class JobServiceStub(betterproto2_grpclib.ServiceStub):
         metadata: "MetadataLike | None" = None,
     ) -> "RescheduleJobResponse":
         """
-        Gives a queued job another time.
+        Gives a queued job another time; its attempts and its dedupe key stay. FAILED_PRECONDITION when it runs or has ended.
         """
 
         return await self._unary_unary(
@@ -4245,7 +4294,7 @@ class JobServiceStub(betterproto2_grpclib.ServiceStub):
         metadata: "MetadataLike | None" = None,
     ) -> "GetJobStatsResponse":
         """
-        Counts jobs by queue and status.
+        Counts jobs by queue and status. Queues are those that have jobs, or that were paused or limited.
         """
 
         return await self._unary_unary(
@@ -4266,7 +4315,7 @@ class JobServiceStub(betterproto2_grpclib.ServiceStub):
         metadata: "MetadataLike | None" = None,
     ) -> "PauseQueueResponse":
         """
-        Stops claims of a queue's jobs, on all instances. Those that run go on.
+        Stops claims of a queue's jobs, on all instances. Those that run go on. The queue may be empty so far.
         """
 
         return await self._unary_unary(
@@ -4294,6 +4343,27 @@ class JobServiceStub(betterproto2_grpclib.ServiceStub):
             "/promptpipe.v1.JobService/ResumeQueue",
             message,
             ResumeQueueResponse,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
+    async def limit_queue(
+        self,
+        message: "LimitQueueRequest",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "LimitQueueResponse":
+        """
+        Says how many of a queue's jobs may run at the same time, on all instances together. The queue may be empty so far.
+        """
+
+        return await self._unary_unary(
+            "/promptpipe.v1.JobService/LimitQueue",
+            message,
+            LimitQueueResponse,
             timeout=timeout,
             deadline=deadline,
             metadata=metadata,
@@ -4399,7 +4469,9 @@ class OutboxServiceStub(betterproto2_grpclib.ServiceStub):
         metadata: "MetadataLike | None" = None,
     ) -> "RetryMessageResponse":
         """
-        Queues a failed, expired or canceled message again.
+        Sends a failed, expired or canceled message again, after all that waits in its lane, its attempts counted anew. What
+        had expired expires no more. FAILED_PRECONDITION for any other, when the provider has one of its attempts after all,
+        and when its person has withdrawn.
         """
 
         return await self._unary_unary(
@@ -4420,7 +4492,8 @@ class OutboxServiceStub(betterproto2_grpclib.ServiceStub):
         metadata: "MetadataLike | None" = None,
     ) -> "CancelMessageResponse":
         """
-        Cancels a queued message. FAILED_PRECONDITION when it has been sent.
+        Takes back a queued message; a canceled one stays so. FAILED_PRECONDITION when it is on its way or settled; what
+        becomes of one in doubt is for ResolveInDoubt to say.
         """
 
         return await self._unary_unary(
@@ -4829,7 +4902,7 @@ PROMPTPIPE_V1_HISTORY_PROTO_DESCRIPTOR = default_google_proto_descriptor_pool.Ad
     b'\n\x1bpromptpipe/v1/history.proto\x12\rpromptpipe.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1apromptpipe/v1/outbox.proto"\xaa\x03\n\x08Response\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12%\n\x0eparticipant_id\x18\x02 \x01(\tR\rparticipantId\x12\x18\n\x07channel\x18\x03 \x01(\tR\x07channel\x12\x1d\n\nmessage_id\x18\x04 \x01(\tR\tmessageId\x12\x16\n\x06sender\x18\x05 \x01(\tR\x06sender\x12\x12\n\x04type\x18\x06 \x01(\tR\x04type\x12\x12\n\x04text\x18\x07 \x01(\tR\x04text\x121\n\x07payload\x18\x08 \x01(\x0b2\x17.google.protobuf.StructR\x07payload\x12?\n\rprovider_time\x18\t \x01(\x0b2\x1a.google.protobuf.TimestampR\x0cproviderTime\x12;\n\x0breceived_at\x18\n \x01(\x0b2\x1a.google.protobuf.TimestampR\nreceivedAt\x12=\n\x0cprocessed_at\x18\x0b \x01(\x0b2\x1a.google.protobuf.TimestampR\x0bprocessedAt"\xa9\x02\n\x07Receipt\x12\x1d\n\nmessage_id\x18\x01 \x01(\tR\tmessageId\x12.\n\x13provider_message_id\x18\x02 \x01(\tR\x11providerMessageId\x12;\n\x06status\x18\x03 \x01(\x0e2#.promptpipe.v1.OutboxMessage.StatusR\x06status\x12?\n\rprovider_time\x18\x04 \x01(\x0b2\x1a.google.protobuf.TimestampR\x0cproviderTime\x12;\n\x0breceived_at\x18\x05 \x01(\x0b2\x1a.google.protobuf.TimestampR\nreceivedAt\x12\x14\n\x05error\x18\x06 \x01(\tR\x05error"\x91\x01\n\x14ListResponsesRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\x12*\n\x0eparticipant_id\x18\x03 \x01(\tH\x00R\rparticipantId\x88\x01\x01B\x11\n\x0f_participant_id"v\n\x15ListResponsesResponse\x125\n\tresponses\x18\x01 \x03(\x0b2\x17.promptpipe.v1.ResponseR\tresponses\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken"\x84\x01\n\x13ListReceiptsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\x12"\n\nmessage_id\x18\x03 \x01(\tH\x00R\tmessageId\x88\x01\x01B\r\n\x0b_message_id"r\n\x14ListReceiptsResponse\x122\n\x08receipts\x18\x01 \x03(\x0b2\x16.promptpipe.v1.ReceiptR\x08receipts\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken"C\n\x0fGetStatsRequest\x120\n\x05since\x18\x01 \x01(\x0b2\x1a.google.protobuf.TimestampR\x05since"\x8d\x02\n\x10GetStatsResponse\x12"\n\x0cparticipants\x18\x01 \x01(\x03R\x0cparticipants\x12/\n\x13active_participants\x18\x02 \x01(\x03R\x12activeParticipants\x12\x1c\n\tresponses\x18\x03 \x01(\x03R\tresponses\x12I\n\x08messages\x18\x04 \x03(\x0b2-.promptpipe.v1.GetStatsResponse.MessagesEntryR\x08messages\x1a;\n\rMessagesEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x03R\x05value:\x028\x012\x92\x02\n\x0eHistoryService\x12Z\n\rListResponses\x12#.promptpipe.v1.ListResponsesRequest\x1a$.promptpipe.v1.ListResponsesResponse\x12W\n\x0cListReceipts\x12".promptpipe.v1.ListReceiptsRequest\x1a#.promptpipe.v1.ListReceiptsResponse\x12K\n\x08GetStats\x12\x1e.promptpipe.v1.GetStatsRequest\x1a\x1f.promptpipe.v1.GetStatsResponseb\x06proto3'
 )
 PROMPTPIPE_V1_JOBS_PROTO_DESCRIPTOR = default_google_proto_descriptor_pool.AddSerializedFile(
-    b'\n\x18promptpipe/v1/jobs.proto\x12\rpromptpipe.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto"\xbe\x05\n\x03Job\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n\x04kind\x18\x02 \x01(\tR\x04kind\x12\x14\n\x05queue\x18\x03 \x01(\tR\x05queue\x121\n\x06status\x18\x04 \x01(\x0e2\x19.promptpipe.v1.Job.StatusR\x06status\x121\n\x06run_at\x18\x05 \x01(\x0b2\x1a.google.protobuf.TimestampR\x05runAt\x12\x18\n\x07attempt\x18\x06 \x01(\x05R\x07attempt\x12!\n\x0cmax_attempts\x18\x07 \x01(\x05R\x0bmaxAttempts\x121\n\x07payload\x18\x08 \x01(\x0b2\x17.google.protobuf.StructR\x07payload\x12\x1d\n\ndedupe_key\x18\t \x01(\tR\tdedupeKey\x12\x1d\n\nlast_error\x18\n \x01(\tR\tlastError\x12\x16\n\x06worker\x18\x0b \x01(\tR\x06worker\x129\n\ncreated_at\x18\x0c \x01(\x0b2\x1a.google.protobuf.TimestampR\tcreatedAt\x129\n\nupdated_at\x18\r \x01(\x0b2\x1a.google.protobuf.TimestampR\tupdatedAt\x12;\n\x0bfinished_at\x18\x0e \x01(\x0b2\x1a.google.protobuf.TimestampR\nfinishedAt\x12\x1a\n\x08priority\x18\x0f \x01(\x05R\x08priority\x12%\n\x0eparticipant_id\x18\x10 \x01(\tR\rparticipantId"[\n\x06Status\x12\x14\n\x12STATUS_UNSPECIFIED\x12\n\n\x06QUEUED\x10\x01\x12\x0b\n\x07RUNNING\x10\x02\x12\x08\n\x04DONE\x10\x03\x12\n\n\x06FAILED\x10\x04\x12\x0c\n\x08CANCELED\x10\x05"\x99\x04\n\x11EnqueueJobRequest\x12\x12\n\x04kind\x18\x01 \x01(\tR\x04kind\x12\x19\n\x05queue\x18\x02 \x01(\tH\x00R\x05queue\x88\x01\x01\x121\n\x06run_at\x18\x03 \x01(\x0b2\x1a.google.protobuf.TimestampR\x05runAt\x121\n\x07payload\x18\x04 \x01(\x0b2\x17.google.protobuf.StructR\x07payload\x12"\n\ndedupe_key\x18\x05 \x01(\tH\x01R\tdedupeKey\x88\x01\x01\x12L\n\x0bon_conflict\x18\x06 \x01(\x0e2+.promptpipe.v1.EnqueueJobRequest.OnConflictR\nonConflict\x12&\n\x0cmax_attempts\x18\x07 \x01(\x05H\x02R\x0bmaxAttempts\x88\x01\x01\x12\x1f\n\x08priority\x18\x08 \x01(\x05H\x03R\x08priority\x88\x01\x01\x12*\n\x0eparticipant_id\x18\t \x01(\tH\x04R\rparticipantId\x88\x01\x01">\n\nOnConflict\x12\x19\n\x17ON_CONFLICT_UNSPECIFIED\x12\x08\n\x04KEEP\x10\x01\x12\x0b\n\x07REPLACE\x10\x02B\x08\n\x06_queueB\r\n\x0b_dedupe_keyB\x0f\n\r_max_attemptsB\x0b\n\t_priorityB\x11\n\x0f_participant_id"T\n\x12EnqueueJobResponse\x12$\n\x03job\x18\x01 \x01(\x0b2\x12.promptpipe.v1.JobR\x03job\x12\x18\n\x07created\x18\x02 \x01(\x08R\x07created"&\n\rGetJobRequest\x12\x15\n\x06job_id\x18\x01 \x01(\tR\x05jobId"6\n\x0eGetJobResponse\x12$\n\x03job\x18\x01 \x01(\x0b2\x12.promptpipe.v1.JobR\x03job"\x96\x02\n\x0fListJobsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\x126\n\x06status\x18\x03 \x01(\x0e2\x19.promptpipe.v1.Job.StatusH\x00R\x06status\x88\x01\x01\x12\x17\n\x04kind\x18\x04 \x01(\tH\x01R\x04kind\x88\x01\x01\x12\x19\n\x05queue\x18\x05 \x01(\tH\x02R\x05queue\x88\x01\x01\x12*\n\x0eparticipant_id\x18\x06 \x01(\tH\x03R\rparticipantId\x88\x01\x01B\t\n\x07_statusB\x07\n\x05_kindB\x08\n\x06_queueB\x11\n\x0f_participant_id"b\n\x10ListJobsResponse\x12&\n\x04jobs\x18\x01 \x03(\x0b2\x12.promptpipe.v1.JobR\x04jobs\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken")\n\x10CancelJobRequest\x12\x15\n\x06job_id\x18\x01 \x01(\tR\x05jobId"9\n\x11CancelJobResponse\x12$\n\x03job\x18\x01 \x01(\x0b2\x12.promptpipe.v1.JobR\x03job"(\n\x0fRetryJobRequest\x12\x15\n\x06job_id\x18\x01 \x01(\tR\x05jobId"8\n\x10RetryJobResponse\x12$\n\x03job\x18\x01 \x01(\x0b2\x12.promptpipe.v1.JobR\x03job"`\n\x14RescheduleJobRequest\x12\x15\n\x06job_id\x18\x01 \x01(\tR\x05jobId\x121\n\x06run_at\x18\x02 \x01(\x0b2\x1a.google.protobuf.TimestampR\x05runAt"=\n\x15RescheduleJobResponse\x12$\n\x03job\x18\x01 \x01(\x0b2\x12.promptpipe.v1.JobR\x03job"9\n\x12GetJobStatsRequest\x12\x19\n\x05queue\x18\x01 \x01(\tH\x00R\x05queue\x88\x01\x01B\x08\n\x06_queue"\xa0\x02\n\x13GetJobStatsResponse\x12@\n\x06queues\x18\x01 \x03(\x0b2(.promptpipe.v1.GetJobStatsResponse.QueueR\x06queues\x1a\xc6\x01\n\x05Queue\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n\x06paused\x18\x02 \x01(\x08R\x06paused\x12\x1c\n\tscheduled\x18\x03 \x01(\x03R\tscheduled\x12\x14\n\x05ready\x18\x04 \x01(\x03R\x05ready\x12\x18\n\x07running\x18\x05 \x01(\x03R\x07running\x12\x16\n\x06failed\x18\x06 \x01(\x03R\x06failed\x12+\n\x03lag\x18\x07 \x01(\x0b2\x19.google.protobuf.DurationR\x03lag")\n\x11PauseQueueRequest\x12\x14\n\x05queue\x18\x01 \x01(\tR\x05queue"\x14\n\x12PauseQueueResponse"*\n\x12ResumeQueueRequest\x12\x14\n\x05queue\x18\x01 \x01(\tR\x05queue"\x15\n\x13ResumeQueueResponse"\x98\x01\n\x10WatchJobsRequest\x12\x17\n\x04kind\x18\x01 \x01(\tH\x00R\x04kind\x88\x01\x01\x12\x19\n\x05queue\x18\x02 \x01(\tH\x01R\x05queue\x88\x01\x01\x12*\n\x0eparticipant_id\x18\x03 \x01(\tH\x02R\rparticipantId\x88\x01\x01B\x07\n\x05_kindB\x08\n\x06_queueB\x11\n\x0f_participant_id"9\n\x11WatchJobsResponse\x12$\n\x03job\x18\x01 \x01(\x0b2\x12.promptpipe.v1.JobR\x03job2\xbd\x06\n\nJobService\x12Q\n\nEnqueueJob\x12 .promptpipe.v1.EnqueueJobRequest\x1a!.promptpipe.v1.EnqueueJobResponse\x12E\n\x06GetJob\x12\x1c.promptpipe.v1.GetJobRequest\x1a\x1d.promptpipe.v1.GetJobResponse\x12K\n\x08ListJobs\x12\x1e.promptpipe.v1.ListJobsRequest\x1a\x1f.promptpipe.v1.ListJobsResponse\x12N\n\tCancelJob\x12\x1f.promptpipe.v1.CancelJobRequest\x1a .promptpipe.v1.CancelJobResponse\x12K\n\x08RetryJob\x12\x1e.promptpipe.v1.RetryJobRequest\x1a\x1f.promptpipe.v1.RetryJobResponse\x12Z\n\rRescheduleJob\x12#.promptpipe.v1.RescheduleJobRequest\x1a$.promptpipe.v1.RescheduleJobResponse\x12T\n\x0bGetJobStats\x12!.promptpipe.v1.GetJobStatsRequest\x1a".promptpipe.v1.GetJobStatsResponse\x12Q\n\nPauseQueue\x12 .promptpipe.v1.PauseQueueRequest\x1a!.promptpipe.v1.PauseQueueResponse\x12T\n\x0bResumeQueue\x12!.promptpipe.v1.ResumeQueueRequest\x1a".promptpipe.v1.ResumeQueueResponse\x12P\n\tWatchJobs\x12\x1f.promptpipe.v1.WatchJobsRequest\x1a .promptpipe.v1.WatchJobsResponse0\x01b\x06proto3'
+    b'\n\x18promptpipe/v1/jobs.proto\x12\rpromptpipe.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto"\xbe\x05\n\x03Job\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n\x04kind\x18\x02 \x01(\tR\x04kind\x12\x14\n\x05queue\x18\x03 \x01(\tR\x05queue\x121\n\x06status\x18\x04 \x01(\x0e2\x19.promptpipe.v1.Job.StatusR\x06status\x121\n\x06run_at\x18\x05 \x01(\x0b2\x1a.google.protobuf.TimestampR\x05runAt\x12\x18\n\x07attempt\x18\x06 \x01(\x05R\x07attempt\x12!\n\x0cmax_attempts\x18\x07 \x01(\x05R\x0bmaxAttempts\x121\n\x07payload\x18\x08 \x01(\x0b2\x17.google.protobuf.StructR\x07payload\x12\x1d\n\ndedupe_key\x18\t \x01(\tR\tdedupeKey\x12\x1d\n\nlast_error\x18\n \x01(\tR\tlastError\x12\x16\n\x06worker\x18\x0b \x01(\tR\x06worker\x129\n\ncreated_at\x18\x0c \x01(\x0b2\x1a.google.protobuf.TimestampR\tcreatedAt\x129\n\nupdated_at\x18\r \x01(\x0b2\x1a.google.protobuf.TimestampR\tupdatedAt\x12;\n\x0bfinished_at\x18\x0e \x01(\x0b2\x1a.google.protobuf.TimestampR\nfinishedAt\x12\x1a\n\x08priority\x18\x0f \x01(\x05R\x08priority\x12%\n\x0eparticipant_id\x18\x10 \x01(\tR\rparticipantId"[\n\x06Status\x12\x14\n\x12STATUS_UNSPECIFIED\x12\n\n\x06QUEUED\x10\x01\x12\x0b\n\x07RUNNING\x10\x02\x12\x08\n\x04DONE\x10\x03\x12\n\n\x06FAILED\x10\x04\x12\x0c\n\x08CANCELED\x10\x05"\x99\x04\n\x11EnqueueJobRequest\x12\x12\n\x04kind\x18\x01 \x01(\tR\x04kind\x12\x19\n\x05queue\x18\x02 \x01(\tH\x00R\x05queue\x88\x01\x01\x121\n\x06run_at\x18\x03 \x01(\x0b2\x1a.google.protobuf.TimestampR\x05runAt\x121\n\x07payload\x18\x04 \x01(\x0b2\x17.google.protobuf.StructR\x07payload\x12"\n\ndedupe_key\x18\x05 \x01(\tH\x01R\tdedupeKey\x88\x01\x01\x12L\n\x0bon_conflict\x18\x06 \x01(\x0e2+.promptpipe.v1.EnqueueJobRequest.OnConflictR\nonConflict\x12&\n\x0cmax_attempts\x18\x07 \x01(\x05H\x02R\x0bmaxAttempts\x88\x01\x01\x12\x1f\n\x08priority\x18\x08 \x01(\x05H\x03R\x08priority\x88\x01\x01\x12*\n\x0eparticipant_id\x18\t \x01(\tH\x04R\rparticipantId\x88\x01\x01">\n\nOnConflict\x12\x19\n\x17ON_CONFLICT_UNSPECIFIED\x12\x08\n\x04KEEP\x10\x01\x12\x0b\n\x07REPLACE\x10\x02B\x08\n\x06_queueB\r\n\x0b_dedupe_keyB\x0f\n\r_max_attemptsB\x0b\n\t_priorityB\x11\n\x0f_participant_id"T\n\x12EnqueueJobResponse\x12$\n\x03job\x18\x01 \x01(\x0b2\x12.promptpipe.v1.JobR\x03job\x12\x18\n\x07created\x18\x02 \x01(\x08R\x07created"&\n\rGetJobRequest\x12\x15\n\x06job_id\x18\x01 \x01(\tR\x05jobId"6\n\x0eGetJobResponse\x12$\n\x03job\x18\x01 \x01(\x0b2\x12.promptpipe.v1.JobR\x03job"\x96\x02\n\x0fListJobsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\x126\n\x06status\x18\x03 \x01(\x0e2\x19.promptpipe.v1.Job.StatusH\x00R\x06status\x88\x01\x01\x12\x17\n\x04kind\x18\x04 \x01(\tH\x01R\x04kind\x88\x01\x01\x12\x19\n\x05queue\x18\x05 \x01(\tH\x02R\x05queue\x88\x01\x01\x12*\n\x0eparticipant_id\x18\x06 \x01(\tH\x03R\rparticipantId\x88\x01\x01B\t\n\x07_statusB\x07\n\x05_kindB\x08\n\x06_queueB\x11\n\x0f_participant_id"b\n\x10ListJobsResponse\x12&\n\x04jobs\x18\x01 \x03(\x0b2\x12.promptpipe.v1.JobR\x04jobs\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken")\n\x10CancelJobRequest\x12\x15\n\x06job_id\x18\x01 \x01(\tR\x05jobId"9\n\x11CancelJobResponse\x12$\n\x03job\x18\x01 \x01(\x0b2\x12.promptpipe.v1.JobR\x03job"(\n\x0fRetryJobRequest\x12\x15\n\x06job_id\x18\x01 \x01(\tR\x05jobId"8\n\x10RetryJobResponse\x12$\n\x03job\x18\x01 \x01(\x0b2\x12.promptpipe.v1.JobR\x03job"`\n\x14RescheduleJobRequest\x12\x15\n\x06job_id\x18\x01 \x01(\tR\x05jobId\x121\n\x06run_at\x18\x02 \x01(\x0b2\x1a.google.protobuf.TimestampR\x05runAt"=\n\x15RescheduleJobResponse\x12$\n\x03job\x18\x01 \x01(\x0b2\x12.promptpipe.v1.JobR\x03job"9\n\x12GetJobStatsRequest\x12\x19\n\x05queue\x18\x01 \x01(\tH\x00R\x05queue\x88\x01\x01B\x08\n\x06_queue"\xd7\x02\n\x13GetJobStatsResponse\x12@\n\x06queues\x18\x01 \x03(\x0b2(.promptpipe.v1.GetJobStatsResponse.QueueR\x06queues\x1a\xfd\x01\n\x05Queue\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n\x06paused\x18\x02 \x01(\x08R\x06paused\x12\x1c\n\tscheduled\x18\x03 \x01(\x03R\tscheduled\x12\x14\n\x05ready\x18\x04 \x01(\x03R\x05ready\x12\x18\n\x07running\x18\x05 \x01(\x03R\x07running\x12\x16\n\x06failed\x18\x06 \x01(\x03R\x06failed\x12+\n\x03lag\x18\x07 \x01(\x0b2\x19.google.protobuf.DurationR\x03lag\x12%\n\x0bconcurrency\x18\x08 \x01(\x05H\x00R\x0bconcurrency\x88\x01\x01B\x0e\n\x0c_concurrency")\n\x11PauseQueueRequest\x12\x14\n\x05queue\x18\x01 \x01(\tR\x05queue"\x14\n\x12PauseQueueResponse"*\n\x12ResumeQueueRequest\x12\x14\n\x05queue\x18\x01 \x01(\tR\x05queue"\x15\n\x13ResumeQueueResponse"`\n\x11LimitQueueRequest\x12\x14\n\x05queue\x18\x01 \x01(\tR\x05queue\x12%\n\x0bconcurrency\x18\x02 \x01(\x05H\x00R\x0bconcurrency\x88\x01\x01B\x0e\n\x0c_concurrency"\x14\n\x12LimitQueueResponse"\x98\x01\n\x10WatchJobsRequest\x12\x17\n\x04kind\x18\x01 \x01(\tH\x00R\x04kind\x88\x01\x01\x12\x19\n\x05queue\x18\x02 \x01(\tH\x01R\x05queue\x88\x01\x01\x12*\n\x0eparticipant_id\x18\x03 \x01(\tH\x02R\rparticipantId\x88\x01\x01B\x07\n\x05_kindB\x08\n\x06_queueB\x11\n\x0f_participant_id"9\n\x11WatchJobsResponse\x12$\n\x03job\x18\x01 \x01(\x0b2\x12.promptpipe.v1.JobR\x03job2\x90\x07\n\nJobService\x12Q\n\nEnqueueJob\x12 .promptpipe.v1.EnqueueJobRequest\x1a!.promptpipe.v1.EnqueueJobResponse\x12E\n\x06GetJob\x12\x1c.promptpipe.v1.GetJobRequest\x1a\x1d.promptpipe.v1.GetJobResponse\x12K\n\x08ListJobs\x12\x1e.promptpipe.v1.ListJobsRequest\x1a\x1f.promptpipe.v1.ListJobsResponse\x12N\n\tCancelJob\x12\x1f.promptpipe.v1.CancelJobRequest\x1a .promptpipe.v1.CancelJobResponse\x12K\n\x08RetryJob\x12\x1e.promptpipe.v1.RetryJobRequest\x1a\x1f.promptpipe.v1.RetryJobResponse\x12Z\n\rRescheduleJob\x12#.promptpipe.v1.RescheduleJobRequest\x1a$.promptpipe.v1.RescheduleJobResponse\x12T\n\x0bGetJobStats\x12!.promptpipe.v1.GetJobStatsRequest\x1a".promptpipe.v1.GetJobStatsResponse\x12Q\n\nPauseQueue\x12 .promptpipe.v1.PauseQueueRequest\x1a!.promptpipe.v1.PauseQueueResponse\x12T\n\x0bResumeQueue\x12!.promptpipe.v1.ResumeQueueRequest\x1a".promptpipe.v1.ResumeQueueResponse\x12Q\n\nLimitQueue\x12 .promptpipe.v1.LimitQueueRequest\x1a!.promptpipe.v1.LimitQueueResponse\x12P\n\tWatchJobs\x12\x1f.promptpipe.v1.WatchJobsRequest\x1a .promptpipe.v1.WatchJobsResponse0\x01b\x06proto3'
 )
 PROMPTPIPE_V1_PARTICIPANTS_PROTO_DESCRIPTOR = default_google_proto_descriptor_pool.AddSerializedFile(
     b'\n promptpipe/v1/participants.proto\x12\rpromptpipe.v1\x1a\x1fgoogle/protobuf/timestamp.proto"\xf8\x04\n\x0bParticipant\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x129\n\x06status\x18\x02 \x01(\x0e2!.promptpipe.v1.Participant.StatusR\x06status\x12!\n\x0cphone_number\x18\x03 \x01(\tR\x0bphoneNumber\x12\x18\n\x07channel\x18\x04 \x01(\tR\x07channel\x12@\n\taddresses\x18\x05 \x03(\x0b2".promptpipe.v1.Participant.AddressR\taddresses\x12\x12\n\x04name\x18\x06 \x01(\tR\x04name\x12\x16\n\x06gender\x18\x07 \x01(\tR\x06gender\x12\x1c\n\tethnicity\x18\x08 \x01(\tR\tethnicity\x12\x1e\n\nbackground\x18\t \x01(\tR\nbackground\x12\x1a\n\x08timezone\x18\n \x01(\tR\x08timezone\x129\n\ncreated_at\x18\x0b \x01(\x0b2\x1a.google.protobuf.TimestampR\tcreatedAt\x129\n\nupdated_at\x18\x0c \x01(\x0b2\x1a.google.protobuf.TimestampR\tupdatedAt\x1aM\n\x07Address\x12\x18\n\x07channel\x18\x01 \x01(\tR\x07channel\x12\x12\n\x04kind\x18\x02 \x01(\tR\x04kind\x12\x14\n\x05value\x18\x03 \x01(\tR\x05value"T\n\x06Status\x12\x14\n\x12STATUS_UNSPECIFIED\x12\n\n\x06ACTIVE\x10\x01\x12\n\n\x06PAUSED\x10\x02\x12\r\n\tCOMPLETED\x10\x03\x12\r\n\tWITHDRAWN\x10\x04"\x9a\x02\n\x18EnrollParticipantRequest\x12!\n\x0cphone_number\x18\x01 \x01(\tR\x0bphoneNumber\x12\x17\n\x04name\x18\x02 \x01(\tH\x00R\x04name\x88\x01\x01\x12\x1b\n\x06gender\x18\x03 \x01(\tH\x01R\x06gender\x88\x01\x01\x12!\n\tethnicity\x18\x04 \x01(\tH\x02R\tethnicity\x88\x01\x01\x12#\n\nbackground\x18\x05 \x01(\tH\x03R\nbackground\x88\x01\x01\x12\x1f\n\x08timezone\x18\x06 \x01(\tH\x04R\x08timezone\x88\x01\x01B\x07\n\x05_nameB\t\n\x07_genderB\x0c\n\n_ethnicityB\r\n\x0b_backgroundB\x0b\n\t_timezone"Y\n\x19EnrollParticipantResponse\x12<\n\x0bparticipant\x18\x01 \x01(\x0b2\x1a.promptpipe.v1.ParticipantR\x0bparticipant"l\n\x15GetParticipantRequest\x12\'\n\x0eparticipant_id\x18\x01 \x01(\tH\x00R\rparticipantId\x12#\n\x0cphone_number\x18\x02 \x01(\tH\x00R\x0bphoneNumberB\x05\n\x03key"V\n\x16GetParticipantResponse\x12<\n\x0bparticipant\x18\x01 \x01(\x0b2\x1a.promptpipe.v1.ParticipantR\x0bparticipant"\xa0\x01\n\x17ListParticipantsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\x12>\n\x06status\x18\x03 \x01(\x0e2!.promptpipe.v1.Participant.StatusH\x00R\x06status\x88\x01\x01B\t\n\x07_status"\x82\x01\n\x18ListParticipantsResponse\x12>\n\x0cparticipants\x18\x01 \x03(\x0b2\x1a.promptpipe.v1.ParticipantR\x0cparticipants\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken"\xe9\x02\n\x18UpdateParticipantRequest\x12%\n\x0eparticipant_id\x18\x01 \x01(\tR\rparticipantId\x12\x17\n\x04name\x18\x02 \x01(\tH\x00R\x04name\x88\x01\x01\x12\x1b\n\x06gender\x18\x03 \x01(\tH\x01R\x06gender\x88\x01\x01\x12!\n\tethnicity\x18\x04 \x01(\tH\x02R\tethnicity\x88\x01\x01\x12#\n\nbackground\x18\x05 \x01(\tH\x03R\nbackground\x88\x01\x01\x12\x1f\n\x08timezone\x18\x06 \x01(\tH\x04R\x08timezone\x88\x01\x01\x12>\n\x06status\x18\x07 \x01(\x0e2!.promptpipe.v1.Participant.StatusH\x05R\x06status\x88\x01\x01B\x07\n\x05_nameB\t\n\x07_genderB\x0c\n\n_ethnicityB\r\n\x0b_backgroundB\x0b\n\t_timezoneB\t\n\x07_status"Y\n\x19UpdateParticipantResponse\x12<\n\x0bparticipant\x18\x01 \x01(\x0b2\x1a.promptpipe.v1.ParticipantR\x0bparticipant"A\n\x18DeleteParticipantRequest\x12%\n\x0eparticipant_id\x18\x01 \x01(\tR\rparticipantId"\x1b\n\x19DeleteParticipantResponse2\x90\x04\n\x12ParticipantService\x12f\n\x11EnrollParticipant\x12\'.promptpipe.v1.EnrollParticipantRequest\x1a(.promptpipe.v1.EnrollParticipantResponse\x12]\n\x0eGetParticipant\x12$.promptpipe.v1.GetParticipantRequest\x1a%.promptpipe.v1.GetParticipantResponse\x12c\n\x10ListParticipants\x12&.promptpipe.v1.ListParticipantsRequest\x1a\'.promptpipe.v1.ListParticipantsResponse\x12f\n\x11UpdateParticipant\x12\'.promptpipe.v1.UpdateParticipantRequest\x1a(.promptpipe.v1.UpdateParticipantResponse\x12f\n\x11DeleteParticipant\x12\'.promptpipe.v1.DeleteParticipantRequest\x1a(.promptpipe.v1.DeleteParticipantResponseb\x06proto3'
@@ -5130,21 +5203,21 @@ class JobServiceBase(betterproto2_grpclib.ServiceBase):
 
     async def reschedule_job(self, message: "RescheduleJobRequest") -> "RescheduleJobResponse":
         """
-        Gives a queued job another time.
+        Gives a queued job another time; its attempts and its dedupe key stay. FAILED_PRECONDITION when it runs or has ended.
         """
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
 
     async def get_job_stats(self, message: "GetJobStatsRequest") -> "GetJobStatsResponse":
         """
-        Counts jobs by queue and status.
+        Counts jobs by queue and status. Queues are those that have jobs, or that were paused or limited.
         """
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
 
     async def pause_queue(self, message: "PauseQueueRequest") -> "PauseQueueResponse":
         """
-        Stops claims of a queue's jobs, on all instances. Those that run go on.
+        Stops claims of a queue's jobs, on all instances. Those that run go on. The queue may be empty so far.
         """
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
@@ -5152,6 +5225,13 @@ class JobServiceBase(betterproto2_grpclib.ServiceBase):
     async def resume_queue(self, message: "ResumeQueueRequest") -> "ResumeQueueResponse":
         """
         Lets a paused queue's jobs run again.
+        """
+
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+
+    async def limit_queue(self, message: "LimitQueueRequest") -> "LimitQueueResponse":
+        """
+        Says how many of a queue's jobs may run at the same time, on all instances together. The queue may be empty so far.
         """
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
@@ -5224,6 +5304,12 @@ class JobServiceBase(betterproto2_grpclib.ServiceBase):
         response = await self.resume_queue(request)
         await stream.send_message(response)
 
+    async def __rpc_limit_queue(self, stream: "grpclib.server.Stream[LimitQueueRequest, LimitQueueResponse]") -> None:
+        request = await stream.recv_message()
+        assert request is not None
+        response = await self.limit_queue(request)
+        await stream.send_message(response)
+
     async def __rpc_watch_jobs(self, stream: "grpclib.server.Stream[WatchJobsRequest, WatchJobsResponse]") -> None:
         request = await stream.recv_message()
         assert request is not None
@@ -5289,6 +5375,12 @@ class JobServiceBase(betterproto2_grpclib.ServiceBase):
                 ResumeQueueRequest,
                 ResumeQueueResponse,
             ),
+            "/promptpipe.v1.JobService/LimitQueue": grpclib.const.Handler(
+                self.__rpc_limit_queue,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                LimitQueueRequest,
+                LimitQueueResponse,
+            ),
             "/promptpipe.v1.JobService/WatchJobs": grpclib.const.Handler(
                 self.__rpc_watch_jobs,
                 grpclib.const.Cardinality.UNARY_STREAM,
@@ -5326,14 +5418,17 @@ class OutboxServiceBase(betterproto2_grpclib.ServiceBase):
 
     async def retry_message(self, message: "RetryMessageRequest") -> "RetryMessageResponse":
         """
-        Queues a failed, expired or canceled message again.
+        Sends a failed, expired or canceled message again, after all that waits in its lane, its attempts counted anew. What
+        had expired expires no more. FAILED_PRECONDITION for any other, when the provider has one of its attempts after all,
+        and when its person has withdrawn.
         """
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
 
     async def cancel_message(self, message: "CancelMessageRequest") -> "CancelMessageResponse":
         """
-        Cancels a queued message. FAILED_PRECONDITION when it has been sent.
+        Takes back a queued message; a canceled one stays so. FAILED_PRECONDITION when it is on its way or settled; what
+        becomes of one in doubt is for ResolveInDoubt to say.
         """
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
