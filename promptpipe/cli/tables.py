@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import fields
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
@@ -65,14 +65,20 @@ def _console() -> Console:
 
 def _shown(value: Any) -> str:
     match value:
-        case None:
-            return ""
+        case None | False:
+            shown = ""
+        case True:
+            shown = "yes"
         case Enum():
-            return value.name
+            shown = value.name
         case datetime():
-            return f"{value:%Y-%m-%d %H:%M:%S}Z"
+            shown = f"{value:%Y-%m-%d %H:%M:%S}Z"
+        case timedelta():
+            shown = f"{value.total_seconds():.1f} s"
         case list():
-            return ", ".join(_shown(item) for item in value)
+            shown = ", ".join(_shown(item) for item in value)
         case str() | int():
-            return str(value)
-    return json.dumps(value.to_dict(), ensure_ascii=False)
+            shown = str(value)
+        case _:
+            shown = json.dumps(value.to_dict(), ensure_ascii=False)
+    return shown

@@ -151,6 +151,21 @@ class OutboxStore(Protocol):
         """
         ...
 
+    async def retry(self, message_id: MessageId) -> OutboxMessage:
+        """Queue a failed, expired or canceled message at the tail of its lane, its attempts counted anew.
+
+        What had expired expires no more. Raise `NotFoundError`, and `PreconditionError` for any other, when the
+        provider has one of its attempts after all, and when its person has withdrawn.
+        """
+        ...
+
+    async def cancel(self, message_id: MessageId) -> OutboxMessage:
+        """Cancel a queued message, which then never leaves; a canceled one stays as it is.
+
+        Raise `NotFoundError`, and `PreconditionError` for one that may have left, or is settled.
+        """
+        ...
+
     async def claim(self, claim: Claim) -> Claimed[Lease]:
         """Lease due recipients' lanes. Their messages stay as they are."""
         ...

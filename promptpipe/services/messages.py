@@ -71,3 +71,11 @@ class Messages:
     async def resolve(self, message_id: MessageId, resolution: Resolution) -> OutboxMessage:
         """See `OutboxStore.resolve`."""
         return await self._store.resolve(message_id, resolution)
+
+    async def retry(self, message_id: MessageId) -> OutboxMessage:
+        """See `OutboxStore.retry`."""
+        return await self._store.retry(message_id)
+
+    async def cancel(self, message_id: MessageId) -> OutboxMessage:
+        """See `OutboxStore.cancel`."""
+        return await self._store.cancel(message_id)

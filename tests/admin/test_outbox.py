@@ -148,6 +148,39 @@ async def test_operator_resolves_a_doubt_once(
         assert violation(error) == ("resolution", "must be one of: RESEND, DROP, MARK_SENT")
 
 
+async def test_queued_message_is_taken_back_and_sent_again(home: Home) -> None:
+    """Both answer with the message as it stands."""
+    async with open_admin(home) as admin:
+        await admin.enroll()
+        message = await enqueue(admin, to=ADA)
+        canceled = (await admin.outbox.cancel_message(v1.CancelMessageRequest(message_id=message.id))).message
+        assert canceled is not None
+        assert canceled.status is v1.OutboxMessageStatus.CANCELED
+        retried = (await admin.outbox.retry_message(v1.RetryMessageRequest(message_id=message.id))).message
+        assert retried is not None
+        assert (retried.id, retried.status) == (message.id, v1.OutboxMessageStatus.QUEUED)
+
+
+async def test_message_that_may_have_left_is_not_taken_back(home: Home) -> None:
+    """FAILED_PRECONDITION, and the text says what settles a doubt; so it is for sending it again."""
+    async with open_admin(home) as admin:
+        message = await doubtful(admin)
+        cancel = admin.outbox.cancel_message(v1.CancelMessageRequest(message_id=message.id))
+        assert "ResolveInDoubt" in str((await refused(cancel, Status.FAILED_PRECONDITION)).message)
+        retry = admin.outbox.retry_message(v1.RetryMessageRequest(message_id=message.id))
+        assert "in_doubt" in str((await refused(retry, Status.FAILED_PRECONDITION)).message)
+
+
+async def test_messages_that_do_not_exist(home: Home) -> None:
+    """NOT_FOUND, with the id in its details."""
+    async with open_admin(home) as admin:
+        for call in (
+            admin.outbox.cancel_message(v1.CancelMessageRequest(message_id="x")),
+            admin.outbox.retry_message(v1.RetryMessageRequest(message_id="x")),
+        ):
+            assert resource(await refused(call, Status.NOT_FOUND)) == ("message", "x")
+
+
 async def test_history_shows_what_was_said_and_what_became_of_it(home: Home) -> None:
     """Responses with the provider's update, receipts with the message they are about."""
     async with open_admin(home) as admin:

@@ -34,6 +34,13 @@ def session() -> list[list[str]]:
     return [shlex.split(line) for line in re.findall(r"^    (\.venv.*)$", text, re.MULTILINE)]
 
 
+async def command(service: Service, *words: str) -> Any:
+    """Return what an admin command answers as JSON; fail with what it says."""
+    ended = await run(service, [".venv/bin/promptpipe", *words, "--json"])
+    assert ended.returncode == 0, ended.stderr
+    return json.loads(ended.stdout)
+
+
 async def run(service: Service, arguments: list[str]) -> subprocess.CompletedProcess[str]:
     """Run a command of the session against *service*."""
     program, *rest = arguments
@@ -150,6 +157,56 @@ async def test_job_enqueued_over_grpc_runs(tmp_path: Path) -> None:
         await eventually(lambda: service.rows("SELECT status FROM job_history WHERE id = ?", job_id) == [("done",)])
         job = (await grpcurl(service, "JobService/GetJob", {"job_id": job_id}))["job"]
         assert (job["status"], job["attempt"]) == ("DONE", 1)
+
+
+async def test_admin_commands_change_jobs_and_queues(tmp_path: Path) -> None:
+    """Each answers with what it has changed; times without a zone are UTC."""
+    async with open_service(Home.on_sqlite(tmp_path)) as (service, _):
+        service.start()
+        await service.wait_ready()
+        request = {"kind": "noop", "run_at": "2100-01-01T09:00:00Z"}
+        job_id = (await grpcurl(service, "JobService/EnqueueJob", request))["job"]["id"]
+        for time in ("2101-02-03T04:05:06", "2101-02-03T06:05:06+0200"):
+            moved = await command(service, "jobs", "reschedule", job_id, time)
+            assert moved["runAt"] == "2101-02-03T04:05:06Z"
+        assert (await command(service, "jobs", "cancel", job_id))["status"] == "CANCELED"
+        await command(service, "queues", "pause", "default")
+        assert (await command(service, "jobs", "retry", job_id))["status"] == "QUEUED"
+        [limited] = await command(service, "queues", "limit", "default", "3")
+        assert (limited["name"], limited["paused"], limited["concurrency"], limited["ready"]) == (
+            "default",
+            True,
+            3,
+            "1",
+        )
+        assert [queue["name"] for queue in await command(service, "jobs", "stats")] == ["default"]
+        shown = await run(service, [".venv/bin/promptpipe", "queues", "list"])
+        heads, row = shown.stdout.splitlines()
+        assert heads.split() == ["NAME", "PAUSED", "CONCURRENCY", "SCHEDULED", "READY", "RUNNING", "FAILED", "LAG"]
+        assert row.split()[:-2] == ["default", "yes", "3", "0", "1", "0", "0"]
+        [unlimited] = await command(service, "queues", "limit", "default")
+        assert unlimited["concurrency"] is None
+        await command(service, "queues", "resume", "default")
+        await eventually(lambda: service.rows("SELECT status FROM job_history") == [("done",)])
+
+
+async def test_admin_commands_change_messages(tmp_path: Path) -> None:
+    """One that waits is taken back, and sent again; a doubt that is none is refused."""
+    async with open_service(Home.on_sqlite(tmp_path)) as (service, stand_in):
+        service.start()
+        await service.wait_ready()
+        await grpcurl(service, "ParticipantService/EnrollParticipant", {"phone_number": GRACE})
+        phone = stand_in.world.phone(GRACE)
+        await eventually(lambda: len(phone.transcript()) > 0)
+        service.home.change("INSERT INTO channels VALUES ('whatsapp', 32503680000000000, 'a test')")
+        request = {"to": GRACE, "text": "once"}
+        message_id = (await grpcurl(service, "OutboxService/EnqueueMessage", request))["message"]["id"]
+        assert (await command(service, "outbox", "cancel", message_id))["status"] == "CANCELED"
+        service.home.change("DELETE FROM channels")
+        assert (await command(service, "outbox", "retry", message_id))["status"] == "QUEUED"
+        await eventually(lambda: ("service", "once") in phone.transcript())
+        settled = await run(service, [".venv/bin/promptpipe", "outbox", "resolve", message_id, "drop"])
+        assert (settled.returncode, "FAILED_PRECONDITION" in settled.stderr) == (1, True)
 
 
 async def test_admin_commands_fail_in_one_line(tmp_path: Path) -> None:

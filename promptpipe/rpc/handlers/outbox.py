@@ -59,6 +59,16 @@ class OutboxHandlers(v1.OutboxServiceBase):
             messages=[convert.message(item) for item in page.items], next_page_token=next_page_token(message, page)
         )
 
+    async def retry_message(self, message: v1.RetryMessageRequest) -> v1.RetryMessageResponse:
+        """Send a message again."""
+        retried = await self._messages.retry(MessageId(message.message_id))
+        return v1.RetryMessageResponse(message=convert.message(retried))
+
+    async def cancel_message(self, message: v1.CancelMessageRequest) -> v1.CancelMessageResponse:
+        """Take a message back."""
+        canceled = await self._messages.cancel(MessageId(message.message_id))
+        return v1.CancelMessageResponse(message=convert.message(canceled))
+
     async def resolve_in_doubt(self, message: v1.ResolveInDoubtRequest) -> v1.ResolveInDoubtResponse:
         """Settle a message in doubt."""
         resolution = convert.enum_value("resolution", message.resolution, Resolution)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from promptpipe.model.errors import NotFoundError
+from promptpipe.model.errors import NotFoundError, PreconditionError
 from promptpipe.model.events import MessageFailed, MessageSent
 from promptpipe.model.ids import MessageId, ParticipantId
 from promptpipe.model.leases import Work
@@ -34,6 +34,12 @@ if TYPE_CHECKING:
 
 DEDUPE_HOLD = timedelta(days=30)
 MAX_ERROR_TEXT = 2000
+CANCELED_BY_OPERATOR = "canceled by an operator"
+
+RETRIED = {status.value for status in (MessageStatus.FAILED, MessageStatus.EXPIRED, MessageStatus.CANCELED)}
+"""What an operator can have sent again."""
+ARRIVED = {AttemptState.SENT, AttemptState.DELIVERED, AttemptState.READ}
+"""What a late status may have made of an attempt at a message that was canceled or expired meanwhile."""
 
 
 def lane_key(participant_id: str, channel: str, message_class: MessageClass) -> str:
@@ -204,27 +210,69 @@ async def set_status(
 
 
 async def leave_lane(tx: Transaction, message: Row) -> None:
-    """Take a message out of its lane; when nobody holds that, it is due for the next one."""
+    """Take a message out of its lane; when it was the head and nobody holds the lane, that is due for the next one."""
     await tx.run("leave_lane", id=message["id"])
     key = message["lane_key"]
-    await tx.run("set_lane_due", kind=Work.OUTBOX.value, key=key, due_at=await head_due(tx, key))
+    head = await tx.one("head_message", lane_key=key)
+    if message["seq"] is None or (head is not None and head["seq"] < message["seq"]):
+        return
+    await tx.run("set_lane_due", kind=Work.OUTBOX.value, key=key, due_at=await _due(tx, head))
     tx.wake(Work.OUTBOX)
 
 
 async def put_back(tx: Transaction, message: Row) -> None:
     """Queue a message in doubt again: in its place, or at the tail when it had left its lane."""
     await tx.run("queue_again", id=message["id"], uncounted=0, error=message["last_error"])
-    key, message_class = message["lane_key"], MessageClass(message["class"])
     if message["seq"] is None:
-        seq = await lanes.append(tx, Work.OUTBOX, key, message_class.priority)
-        await tx.run("enter_lane", id=message["id"], seq=seq)
-    await tx.run("set_lane_due", kind=Work.OUTBOX.value, key=key, due_at=await tx.now())
+        await _enter_tail(tx, message)
+    await tx.run("set_lane_due", kind=Work.OUTBOX.value, key=message["lane_key"], due_at=await tx.now())
     tx.wake(Work.OUTBOX)
+
+
+async def retry(tx: Transaction, message_id: MessageId) -> OutboxMessage:
+    """See `OutboxStore.retry`."""
+    message = await held_row(tx, message_id)
+    if message["status"] not in RETRIED:
+        raise PreconditionError(f"the message {message_id} has not failed: it is {message['status']}")
+    states = {AttemptState(item["state"]) for item in await tx.all("attempt_states", message_id=message_id)}
+    if states & ARRIVED:
+        raise PreconditionError(f"the message {message_id} has reached the provider after all")
+    person = await participants.get(tx, ParticipantId(message["participant_id"]))
+    if person.status is ParticipantStatus.WITHDRAWN:
+        raise PreconditionError(f"the participant {person.id} has withdrawn")
+    await tx.run("retry_message", id=message_id)
+    await _enter_tail(tx, message)
+    return as_message(await row(tx, message_id))
+
+
+async def cancel(tx: Transaction, message_id: MessageId) -> OutboxMessage:
+    """See `OutboxStore.cancel`."""
+    message = await held_row(tx, message_id)
+    match MessageStatus(message["status"]):
+        case MessageStatus.QUEUED:
+            await set_status(tx, message, MessageStatus.CANCELED, error=CANCELED_BY_OPERATOR)
+        case MessageStatus.SENDING | MessageStatus.IN_DOUBT as status:
+            hint = "ResolveInDoubt settles what stays in doubt"
+            raise PreconditionError(f"the message {message_id} may have left: it is {status.value}; {hint}")
+        case MessageStatus.CANCELED:
+            pass
+        case status:
+            raise PreconditionError(f"the message {message_id} is settled: it is {status.value}")
+    return as_message(await row(tx, message_id))
+
+
+async def _enter_tail(tx: Transaction, message: Row) -> None:
+    priority = MessageClass(message["class"]).priority
+    seq = await lanes.append(tx, Work.OUTBOX, message["lane_key"], priority)
+    await tx.run("enter_lane", id=message["id"], seq=seq)
 
 
 async def head_due(tx: Transaction, key: str) -> datetime | None:
     """Return when the head of a lane is due, its pace aside; None when the lane is empty."""
-    head = await tx.one("head_message", lane_key=key)
+    return await _due(tx, await tx.one("head_message", lane_key=key))
+
+
+async def _due(tx: Transaction, head: Row | None) -> datetime | None:
     if head is None:
         return None
     in_doubt = head["status"] == MessageStatus.IN_DOUBT.value

@@ -69,6 +69,14 @@ class OutboxTransactions:
         """See `OutboxStore.resolve`."""
         return await self._database.write(partial(_resolve, message_id=message_id, resolution=resolution))
 
+    async def retry(self, message_id: MessageId) -> OutboxMessage:
+        """See `OutboxStore.retry`."""
+        return await self._database.write(partial(messages.retry, message_id=message_id))
+
+    async def cancel(self, message_id: MessageId) -> OutboxMessage:
+        """See `OutboxStore.cancel`."""
+        return await self._database.write(partial(messages.cancel, message_id=message_id))
+
     async def claim(self, claim: Claim) -> Claimed[Lease]:
         """See `OutboxStore.claim`."""
         return await self._database.write(partial(_claim, request=claim))

@@ -82,7 +82,7 @@ UPDATE outbox_messages SET
     sent_at = CASE WHEN :status IN ('sent', 'delivered', 'read') THEN coalesce(sent_at, promptpipe_now()) ELSE sent_at END,
     delivered_at = CASE WHEN :status IN ('delivered', 'read') THEN coalesce(delivered_at, promptpipe_now()) ELSE delivered_at END,
     read_at = CASE WHEN :status = 'read' THEN coalesce(read_at, promptpipe_now()) ELSE read_at END,
-    failed_at = CASE WHEN :status = 'failed' THEN coalesce(failed_at, promptpipe_now()) ELSE failed_at END,
+    failed_at = CASE WHEN :status IN ('failed', 'expired', 'canceled') THEN coalesce(failed_at, promptpipe_now()) ELSE failed_at END,
     updated_at = promptpipe_now()
 WHERE id = :id
 
@@ -106,11 +106,18 @@ SELECT min(not_before) - promptpipe_now() AS due_in FROM outbox_messages WHERE n
 
 -- name: enter_lane
 UPDATE outbox_messages SET seq = :seq, not_before = NULL, updated_at = promptpipe_now()
-WHERE id = :id AND seq IS NULL
+WHERE id = :id AND seq IS NULL AND status = 'queued'
 
 -- name: queue_again
 UPDATE outbox_messages SET status = 'queued', uncounted = uncounted + :uncounted, last_error = :error,
     updated_at = promptpipe_now()
+WHERE id = :id
+
+-- name: retry_message
+-- As if it had never been tried: but attempts keep their numbers, by which late statuses find them.
+UPDATE outbox_messages SET
+    status = 'queued', uncounted = attempts, provider_message_id = NULL, sent_at = NULL, failed_at = NULL,
+    expires_at = CASE WHEN expires_at > promptpipe_now() THEN expires_at END, updated_at = promptpipe_now()
 WHERE id = :id
 
 -- name: doubt
