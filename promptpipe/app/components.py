@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from promptpipe.channels.whatsapp import WhatsAppChannel, WhatsAppConfig
 from promptpipe.flows.conversation import ConversationFlow, ConversationFlowRecovery, ConversationSettings
+from promptpipe.metrics import PrometheusMetrics
 from promptpipe.model.ids import IdSource, WorkerId
 from promptpipe.model.messages import InDoubtPolicy, InDoubtRules
 from promptpipe.runtime.clock import SystemClock
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from promptpipe.ports.channel import Channel
     from promptpipe.ports.clock import Clock
     from promptpipe.ports.jobs import JobKind
+    from promptpipe.ports.metrics import Metrics
     from promptpipe.ports.store import Store
     from promptpipe.recovery import Recoverable
     from promptpipe.storage.migrations import Migration
@@ -46,6 +48,7 @@ class Components:
     channels: Mapping[str, Channel]
     flows: Sequence[Flow]
     recoverables: Sequence[Recoverable]
+    metrics: PrometheusMetrics = field(default_factory=lambda: PrometheusMetrics(()))
     job_kinds: Mapping[str, JobKind[Any]] = field(default_factory=lambda: {NOOP.name: NOOP})
 
 
@@ -57,8 +60,9 @@ async def open_components(settings: Settings) -> AsyncIterator[Components]:
     new_id = IdSource(clock.now, chance.getrandbits)
     worker = WorkerId(new_id())
     wakeups = Wakeups()
+    metrics = PrometheusMetrics(settings.queue_names)
     async with (
-        _open_store(settings, clock, new_id, worker, wakeups) as store,
+        _open_store(settings, clock, new_id, worker, wakeups, metrics) as store,
         WhatsAppChannel.opened(_whatsapp_config(settings)) as whatsapp,
     ):
         yield Components(
@@ -79,17 +83,20 @@ async def open_components(settings: Settings) -> AsyncIterator[Components]:
             ],
             recoverables=[ConversationFlowRecovery()],
             job_kinds={kind.name: kind for kind in (NOOP, ScheduledPrompts(store, new_id).kind)},
+            metrics=metrics,
         )
 
 
 def _open_store(
-    settings: Settings, clock: Clock, new_id: IdSource, worker: WorkerId, wakeups: Wakeups
+    settings: Settings, clock: Clock, new_id: IdSource, worker: WorkerId, wakeups: Wakeups, metrics: Metrics
 ) -> AbstractAsyncContextManager[Store]:
     """Return what opens the database that the settings name."""
     rules = InDoubtRules(settings.in_doubt_wait, InDoubtPolicy(settings.in_doubt_policy))
     path = settings.sqlite_path
     if path is not None:
-        return open_sqlite_store(path, clock=clock, ids=new_id, worker=worker, rules=rules, on_commit=wakeups)
+        return open_sqlite_store(
+            path, clock=clock, ids=new_id, worker=worker, rules=rules, on_commit=wakeups, metrics=metrics
+        )
     from promptpipe.storage import postgres  # noqa: PLC0415  on a file the service starts faster without it
 
     return postgres.open_postgres_store(
@@ -98,6 +105,7 @@ def _open_store(
         worker=worker,
         rules=replace(rules, linger=settings.whatsapp.send_timeout),
         wake=wakeups,
+        metrics=metrics,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING
 
+from promptpipe.config import is_loopback
 from promptpipe.flows.registry import FlowRegistry
 from promptpipe.model.decisions import Hook
 from promptpipe.model.errors import SettingsError
@@ -36,9 +37,11 @@ from promptpipe.services.conversations import Conversations
 from promptpipe.services.inbound import Inbound
 from promptpipe.services.jobs import Jobs, Queues
 from promptpipe.services.messages import Messages
+from promptpipe.services.observations import Observations
 from promptpipe.services.participants import Participants
 from promptpipe.services.recoveries import Recoveries
 from promptpipe.services.schedules import Schedules
+from promptpipe.services.tokens import bearer_check
 from promptpipe.web.app import make_app
 from promptpipe.web.server import HttpServer
 
@@ -60,7 +63,11 @@ def make_worker(components: Components, readiness: Readiness) -> Worker:
     chance = random.SystemRandom().random
     persistence = Persistence(chance, readiness.store_failed)
     keeper = LeaseKeeper(
-        components.store.leases, components.clock, persistence, lease_seconds=components.settings.lease
+        components.store.leases,
+        components.clock,
+        persistence,
+        lease_seconds=components.settings.lease,
+        metrics=components.metrics,
     )
     return Worker(
         id=components.worker,
@@ -69,6 +76,7 @@ def make_worker(components: Components, readiness: Readiness) -> Worker:
         wakeups=components.wakeups,
         persistence=persistence,
         random=chance,
+        metrics=components.metrics,
     )
 
 
@@ -113,7 +121,7 @@ def make_recovery(components: Components) -> RecoveryManager:
     registry = RecoveryRegistry(store)
     registry.register_timer_recovery(restore_timer)
     registry.register_handler_recovery(restore_handler)
-    manager = RecoveryManager(registry, clock)
+    manager = RecoveryManager(registry, clock, components.metrics)
     for recoverable in components.recoverables:
         manager.register(recoverable)
     return manager
@@ -132,8 +140,19 @@ def make_instance_watch(
 
 
 def make_http_server(components: Components, readiness: Readiness, listener: socket.socket) -> HttpServer:
-    """Return the server of webhooks and health checks."""
-    app = make_app(_webhooks(components, readiness), readiness)
+    """Return the server of webhooks, health checks and metrics."""
+    observations = Observations(components.store)
+
+    async def metrics() -> bytes:
+        return components.metrics.page(await observations.latest(), ready=readiness.ready)
+
+    settings, webhooks = components.settings, _webhooks(components, readiness)
+    if settings.admin_token is not None:
+        admits = bearer_check(settings.admin_token.get_secret_value())
+        app = make_app(webhooks, readiness, metrics, admits)
+    else:
+        # Webhooks are for everybody, and so would this be: without a token it is for this machine alone.
+        app = make_app(webhooks, readiness, metrics if is_loopback(settings.http_bind) else None)
     return HttpServer("HTTP server", app, listener, grace=components.settings.shutdown_grace)
 
 
@@ -155,7 +174,7 @@ def make_rpc_server(
 def _webhooks(components: Components, readiness: Readiness) -> dict[str, Inbound]:
     enrollment = _enrollment(components) if components.settings.auto_enroll else None
     return {
-        name: Inbound(channel, components.store.inbound, enrollment, readiness.store_failed)
+        name: Inbound(channel, components.store.inbound, enrollment, readiness.store_failed, components.metrics)
         for name, channel in components.channels.items()
     }
 

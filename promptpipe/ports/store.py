@@ -166,6 +166,10 @@ class OutboxStore(Protocol):
         """
         ...
 
+    async def count_in_doubt(self) -> int:
+        """Return of how many messages nobody knows whether they were sent."""
+        ...
+
     async def claim(self, claim: Claim) -> Claimed[Lease]:
         """Lease due recipients' lanes. Their messages stay as they are."""
         ...

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from promptpipe.model.recovery import ComponentReport, RecoveryReport
+from promptpipe.ports.metrics import SILENT
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from promptpipe.ports.clock import Clock
+    from promptpipe.ports.metrics import Metrics
     from promptpipe.recovery.registry import Recoverable, RecoveryRegistry
 
 SCHEDULES_AT_ONCE = 200
@@ -22,9 +24,10 @@ class RecoveryManager:
     reported; the others recover.
     """
 
-    def __init__(self, registry: RecoveryRegistry, clock: Clock) -> None:
+    def __init__(self, registry: RecoveryRegistry, clock: Clock, metrics: Metrics = SILENT) -> None:
         self._registry = registry
         self._clock = clock
+        self._metrics = metrics
         self._recoverables: list[Recoverable] = []
 
     def register(self, recoverable: Recoverable) -> None:
@@ -60,7 +63,12 @@ class RecoveryManager:
     async def _repair(self, name: str, repair: Callable[[], Awaitable[int]]) -> ComponentReport:
         began = self._clock.boottime()
         restored = await repair()
-        return ComponentReport(name=name, checked=restored, restored=restored, seconds=self._clock.boottime() - began)
+        seconds = self._clock.boottime() - began
+        return self._told(ComponentReport(name=name, checked=restored, restored=restored, seconds=seconds))
+
+    def _told(self, report: ComponentReport) -> ComponentReport:
+        self._metrics.recovered(report)
+        return report
 
     async def _repair_schedules(self) -> int:
         total = 0
@@ -76,11 +84,13 @@ class RecoveryManager:
             await recoverable.recover_state(registry)
         except Exception as error:  # noqa: BLE001  one component's failure is reported; the others recover
             tally.fail(recoverable.name, error)
-        return ComponentReport(
-            name=recoverable.name,
-            checked=tally.checked,
-            restored=tally.restored,
-            failed=tally.failed,
-            failures=tuple(tally.failures),
-            seconds=self._clock.boottime() - began,
+        return self._told(
+            ComponentReport(
+                name=recoverable.name,
+                checked=tally.checked,
+                restored=tally.restored,
+                failed=tally.failed,
+                failures=tuple(tally.failures),
+                seconds=self._clock.boottime() - began,
+            )
         )

@@ -106,6 +106,7 @@ class ClaimLoop(Generic[T]):
             self._worker.persistence.failed(error)
             return STORE_BACKOFF.delay(self._failures, self._worker.random)
         self._failures = 0
+        self._worker.metrics.claimed(self._work, len(claimed.items) + (claimed.suspect is not None))
         if thorough:
             self._thorough_at = started + POLL_SECONDS
         for item in claimed.items:

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from promptpipe.model.jobs import Outcome
     from promptpipe.model.leases import Lease
-    from promptpipe.runtime.lease_keeper import Hold, LeaseKeeper
-    from promptpipe.runtime.persistence import Persistence
+    from promptpipe.runtime.lease_keeper import Hold
+    from promptpipe.runtime.worker import Worker
 
     Finish = Callable[[Sequence[Ending]], Awaitable[frozenset[Lease]]]
 
@@ -33,12 +33,11 @@ class Endings:
     The first is recorded at once, and those that come meanwhile follow together.
     """
 
-    def __init__(
-        self, finish: Finish, keeper: LeaseKeeper, persistence: Persistence, recorded: Callable[[], object]
-    ) -> None:
+    def __init__(self, finish: Finish, worker: Worker, recorded: Callable[[], object]) -> None:
         self._finish = finish
-        self._keeper = keeper
-        self._persistence = persistence
+        self._keeper = worker.keeper
+        self._persistence = worker.persistence
+        self._metrics = worker.metrics
         self._recorded = recorded
         self._waiting: list[tuple[Hold, Ending]] = []
         self._on_their_way: list[tuple[Hold, Ending]] = []
@@ -91,6 +90,7 @@ class Endings:
             self._keeper.drop(hold)
             if ending.lease in lost:
                 log.warning("lease lost", work=ending.lease.work.value, key=ending.lease.key)
+                self._metrics.lease_lost(ending.lease.work)
         self._on_their_way = []
         self._recorded()
 

@@ -12,6 +12,7 @@ import trio
 from promptpipe.model.errors import CancelJobError, FailJobError, PayloadError, RetryJobError, SnoozeJobError
 from promptpipe.model.jobs import DEFAULT_QUEUE, Cancel, Fail, Finish, Fire, JobFailure, Retry, Snooze
 from promptpipe.model.leases import Work
+from promptpipe.ports.metrics import OTHER
 from promptpipe.runtime.claim_loop import ClaimLoop
 from promptpipe.runtime.endings import Endings
 
@@ -35,6 +36,9 @@ log = structlog.get_logger(__name__)
 
 FIRE = Fire()
 FINISH = Finish()
+
+OUTCOMES = {Finish: "done", Fire: "fired", Retry: "retried", Snooze: "snoozed", Fail: "failed", Cancel: "canceled"}
+"""What ends are counted as; beside them `dropped`: the lease was lost, or is given back in a drain."""
 
 
 class JobRunner:
@@ -61,6 +65,7 @@ class JobRunner:
         self._timer_kinds = timer_kinds
         self._worker = worker
         self._keeper = worker.keeper
+        self._metrics = worker.metrics
         self._loop: ClaimLoop[LeasedJob] = ClaimLoop(
             Work.JOB,
             worker,
@@ -70,7 +75,7 @@ class JobRunner:
             unfinished=lambda: len(self._endings),
         )
         self._limits: dict[Hold, float] = {}
-        self._endings = Endings(store.finish, worker.keeper, worker.persistence, self._loop.nudge)
+        self._endings = Endings(store.finish, worker, self._loop.nudge)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run jobs until stopped and done."""
@@ -102,6 +107,8 @@ class JobRunner:
 
     async def _handle(self, leased: LeasedJob, started: float, scope: trio.CancelScope) -> None:
         job, hold = leased.job, self._keeper.take(leased.lease, started, scope)
+        kind, began = self._known(job.kind), self._keeper.started()
+        self._metrics.job_started(kind, job.queue, None if kind is OTHER else _lag(job, began - started))
         outcome: Outcome | None = None
         try:
             outcome = await self._outcome(job, hold)
@@ -114,6 +121,11 @@ class JobRunner:
                 self._keeper.drop(hold)
             else:
                 self._endings.add(hold, outcome)
+            self._metrics.job_ended(kind, _name(outcome, job), self._keeper.started() - began)
+
+    def _known(self, kind: str) -> str:
+        """Return the name under which jobs of a kind are counted."""
+        return kind if kind in self._kinds or kind in self._timer_kinds else OTHER
 
     async def _outcome(self, job: Job, hold: Hold) -> Outcome:
         """Do the work of *job* and return what is to become of it."""
@@ -159,6 +171,23 @@ class JobRunner:
 
     def _failed(self, job: Job, kind: JobKind[Any], failure: JobFailure) -> Retry:
         return Retry(kind.backoff.delay(job.attempt, self._worker.random), failure)
+
+
+def _lag(job: Job, since_claim: float) -> float | None:
+    """Return how long after it was due a job starts, on the store's clock until it was claimed; None for a retry."""
+    if job.attempt > 1:
+        return None
+    due = max(job.created_at, job.run_at)
+    return (job.updated_at - due).total_seconds() + since_claim
+
+
+def _name(outcome: Outcome | None, job: Job) -> str:
+    """Return the name under which an outcome is counted."""
+    if outcome is None:
+        return "dropped"
+    if isinstance(outcome, Retry) and job.attempt >= job.max_attempts:
+        return "failed"
+    return OUTCOMES[type(outcome)]
 
 
 def _failure(error: BaseException) -> JobFailure:

@@ -9,12 +9,14 @@ import trio
 
 from promptpipe.model.errors import LeaseLostError, StoreUnavailableError
 from promptpipe.model.leases import KEPT_SHARE
+from promptpipe.ports.metrics import SILENT
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from promptpipe.model.leases import Lease, Work
     from promptpipe.ports.clock import Clock
+    from promptpipe.ports.metrics import Metrics
     from promptpipe.ports.store import LeaseStore
     from promptpipe.runtime.persistence import Persistence
 
@@ -47,11 +49,20 @@ class LeaseKeeper:
 
     name = "lease keeper"
 
-    def __init__(self, store: LeaseStore, clock: Clock, persistence: Persistence, *, lease_seconds: float) -> None:
+    def __init__(
+        self,
+        store: LeaseStore,
+        clock: Clock,
+        persistence: Persistence,
+        *,
+        lease_seconds: float,
+        metrics: Metrics = SILENT,
+    ) -> None:
         self.lease_seconds = lease_seconds
         self._store = store
         self._clock = clock
         self._persistence = persistence
+        self._metrics = metrics
         self._holds: dict[tuple[Work, str], Hold] = {}
 
     def held(self, work: Work) -> list[str]:
@@ -71,6 +82,8 @@ class LeaseKeeper:
             await task(hold)
         except LeaseLostError as error:
             log.warning("lease lost", work=lease.work.value, key=lease.key, reason=str(error))
+            if not hold.lost:
+                self._metrics.lease_lost(lease.work)
         finally:
             self.drop(hold)
 
@@ -112,6 +125,7 @@ class LeaseKeeper:
         for lease, hold in holds.items():
             if lease in extension.lost:
                 hold.lost = True
+                self._metrics.lease_lost(lease.work)
                 hold.stop()
             elif lease in extension.cancel_requested:
                 hold.cancel_requested = True

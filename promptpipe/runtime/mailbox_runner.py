@@ -73,7 +73,9 @@ class MailboxRunner:
         try:
             with trio.fail_after(max(0.0, MAILBOX_BLOCK_LIMIT - delivery.event.blocked)):
                 decision = await self._decide(delivery)
-            return await self._persistence.until_committed(partial(self._commit, delivery, decision, hold, last=last))
+            following = await self._persistence.until_committed(
+                partial(self._commit, delivery, decision, hold, last=last)
+            )
         except LeaseLostError:
             raise
         except VersionConflictError as conflict:
@@ -81,7 +83,13 @@ class MailboxRunner:
             await self._persistence.until_committed(partial(self._store.give_back, delivery.lease))
         except Exception as error:  # noqa: BLE001  whatever handling an event raises concerns its conversation alone
             await self._retry(delivery, error, self._worker.clock.boottime() - began)
+        else:
+            self._worker.metrics.event_ended("handled", self._age(delivery))
+            return following
         return None
+
+    def _age(self, delivery: Delivery) -> float:
+        return (self._worker.clock.now() - delivery.event.created_at).total_seconds()
 
     async def _commit(self, delivery: Delivery, decision: Decision, hold: Hold, *, last: bool) -> Delivery | None:
         started = self._keeper.started()
@@ -106,6 +114,7 @@ class MailboxRunner:
                 limit=MAILBOX_BLOCK_LIMIT,
             )
         )
+        self._worker.metrics.event_ended("aside" if aside else "retried", self._age(delivery))
         log.warning(
             "event set aside" if aside else "event failed",
             participant=delivery.participant.id,

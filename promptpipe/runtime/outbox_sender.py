@@ -80,8 +80,10 @@ class OutboxSender:
             departure = Departure()
             result = None
             try:
+                began = self._keeper.started()
                 result = await self._send(current, hold, departure)
                 started = self._keeper.started()
+                self._worker.metrics.sent(result.verdict, started - began)
                 order = await self._record(current, result, last=sent == MESSAGES_IN_A_ROW)
             except trio.Cancelled:
                 if result is None and not departure.left:

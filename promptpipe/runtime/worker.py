@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from promptpipe.ports.metrics import SILENT
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from promptpipe.model.ids import WorkerId
     from promptpipe.ports.clock import Clock
+    from promptpipe.ports.metrics import Metrics
     from promptpipe.runtime.lease_keeper import LeaseKeeper
     from promptpipe.runtime.persistence import Persistence
     from promptpipe.runtime.wakeups import Wakeups
@@ -25,3 +28,4 @@ class Worker:
     wakeups: Wakeups
     persistence: Persistence
     random: Callable[[], float]
+    metrics: Metrics = SILENT

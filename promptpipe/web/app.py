@@ -18,7 +18,7 @@ from promptpipe.model.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from promptpipe.services.inbound import Inbound
     from promptpipe.services.readiness import Readiness
@@ -28,6 +28,7 @@ MAX_BODY = 4 * 1024 * 1024
 BODY_SECONDS = 20
 """How long a body may take to arrive."""
 RETRY_AFTER_SECONDS = "5"
+METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 ANSWERS: Mapping[type[PromptPipeError], HTTPStatus] = {
     SignatureError: HTTPStatus.UNAUTHORIZED,
@@ -40,11 +41,21 @@ ANSWERS: Mapping[type[PromptPipeError], HTTPStatus] = {
 log = structlog.get_logger(__name__)
 
 
-def make_app(inbound: Mapping[str, Inbound], readiness: Readiness) -> QuartTrio:
-    """Return the application; *inbound* holds the webhook of each channel by name."""
+def make_app(
+    inbound: Mapping[str, Inbound],
+    readiness: Readiness,
+    metrics: Callable[[], Awaitable[bytes]] | None = None,
+    admits: Callable[[str], bool] = lambda _: True,
+) -> QuartTrio:
+    """Return the application; *inbound* holds the webhook of each channel by name.
+
+    *metrics* is a page for Prometheus, if anybody may see it: whose `Authorization` is one that *admits* knows.
+    """
     app = bare_app(__name__)
     _add_webhooks(app, inbound)
     _add_health(app, readiness)
+    if metrics is not None:
+        _add_metrics(app, metrics, admits)
 
     @app.errorhandler(PromptPipeError)
     async def refused(error: PromptPipeError) -> Response:
@@ -89,6 +100,16 @@ def _add_health(app: QuartTrio, readiness: Readiness) -> None:
         if readiness.obstacle is None:
             return text(HTTPStatus.OK, "ready")
         return text(HTTPStatus.SERVICE_UNAVAILABLE, readiness.obstacle)
+
+
+def _add_metrics(app: QuartTrio, page: Callable[[], Awaitable[bytes]], admits: Callable[[str], bool]) -> None:
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        if not admits(request.headers.get("Authorization", "")):
+            refusal = text(HTTPStatus.UNAUTHORIZED)
+            refusal.headers["WWW-Authenticate"] = "Bearer"
+            return refusal
+        return Response(await page(), content_type=METRICS_TYPE)
 
 
 def bare_app(name: str) -> QuartTrio:

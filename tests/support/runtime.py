@@ -17,6 +17,7 @@ from promptpipe.model.ids import IdSource, MessageId, WorkerId
 from promptpipe.model.inbound import Enrollment
 from promptpipe.model.messages import MessageStatus, SendResult, Verdict
 from promptpipe.ports.jobs import JobKind
+from promptpipe.ports.metrics import SILENT
 from promptpipe.runtime.job_runner import JobRunner
 from promptpipe.runtime.lease_keeper import LeaseKeeper
 from promptpipe.runtime.mailbox_runner import MailboxRunner
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from promptpipe.flows.flow import Flow
     from promptpipe.model.jobs import Job
     from promptpipe.model.messages import Departure, InDoubtRules, SendOrder
+    from promptpipe.ports.metrics import Metrics
     from promptpipe.ports.store import Store
     from promptpipe.runtime.supervisor import Part
 
@@ -179,6 +181,7 @@ async def open_runtime(
     grace: float = 10.0,
     lease: float = 30.0,
     in_doubt: InDoubtRules = RULES,
+    metrics: Metrics = SILENT,
 ) -> AsyncIterator[Runtime]:
     """Give a runtime that is not started yet. *wrap* may put something between the runners and the store."""
     clock = VirtualClock()
@@ -194,6 +197,7 @@ async def open_runtime(
         on_commit=wakeups,
         make_writer=InlineWriter,
         make_readers=InlineReaders,
+        metrics=metrics,
     ) as opened:
         store = wrap(opened)
         readiness = Readiness()
@@ -201,10 +205,11 @@ async def open_runtime(
         worker = Worker(
             id=WorkerId(opened.recovery._worker),
             clock=clock,
-            keeper=LeaseKeeper(store.leases, clock, persistence, lease_seconds=lease),
+            keeper=LeaseKeeper(store.leases, clock, persistence, lease_seconds=lease, metrics=metrics),
             wakeups=wakeups,
             persistence=persistence,
             random=chance.random,
+            metrics=metrics,
         )
         used = channel or FakeChannel()
         registry = FlowRegistry(flows or [EchoFlow()])

@@ -41,12 +41,14 @@ class PostgresDatabase:
         *,
         seconds: float,
         chance: Callable[[], float],
+        on_conflict: Callable[[], None] = lambda: None,
     ) -> None:
         self._pool = pool
         self._ids = ids
         self._on_commit = on_commit
         self._seconds = seconds
         self._chance = chance
+        self._on_conflict = on_conflict
 
     async def write(self, function: Function[T]) -> T:
         """Run *function* in one durable transaction, anew when another was in its way. Then wake whom it woke."""
@@ -66,6 +68,7 @@ class PostgresDatabase:
                 return await self._run(function, mode)
             except AGAIN as error:
                 conflict: Exception = error
+                self._on_conflict()
                 await trio.sleep(pause * self._chance())  # noqa: ASYNC120  canceled, it had no effect
         raise StoreUnavailableError(f"PostgreSQL: others were in the way {len(PAUSES)} times: {conflict}") from conflict
 

@@ -14,12 +14,14 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import dict_row
 
 from promptpipe.model.errors import SettingsError, StoreUnavailableError
+from promptpipe.ports.metrics import SILENT
 from promptpipe.storage.postgres.database import PostgresDatabase
 from promptpipe.storage.postgres.driver import Connection, Pool
 from promptpipe.storage.postgres.errors import as_refusal, as_unavailable, in_one_line
 from promptpipe.storage.postgres.migrations import find_missing, migrate
 from promptpipe.storage.postgres.values import own_adapters
 from promptpipe.storage.postgres.waking import Waking
+from promptpipe.storage.transactions.measured import MeasuredDatabase
 from promptpipe.storage.transactions.store import SqlStore
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from promptpipe.model.ids import IdSource, WorkerId
     from promptpipe.model.leases import Work
     from promptpipe.model.messages import InDoubtRules
+    from promptpipe.ports.metrics import Metrics
     from promptpipe.storage.migrations import Migration
 
 FIRST_PAUSE = 0.5
@@ -97,6 +100,7 @@ async def open_postgres_store(
     rules: InDoubtRules,
     wake: Callable[[Work], bool],
     chance: Callable[[], float] = random.random,  # noqa: S311  for pauses
+    metrics: Metrics = SILENT,
 ) -> AsyncIterator[SqlStore]:
     """Connect, bring the schema up to date, and give the store for as long as the context lasts.
 
@@ -110,8 +114,16 @@ async def open_postgres_store(
     pool = Pool(config.url, size=config.pool_size, wait_seconds=config.timeout, **config.options())
     waking = Waking(config.connect, worker, wake, chance)
     async with pool:
-        database = PostgresDatabase(pool, ids, waking.committed, seconds=config.timeout, chance=chance)
-        yield SqlStore(database, worker, rules, background=() if config.pooled else (waking.run,))
+        database = PostgresDatabase(
+            pool,
+            ids,
+            waking.committed,
+            seconds=config.timeout,
+            chance=chance,
+            on_conflict=metrics.transaction_retried,
+        )
+        background = () if config.pooled else (waking.run,)
+        yield SqlStore(MeasuredDatabase(database, metrics), worker, rules, background)
 
 
 async def wait_reachable(

@@ -5,9 +5,11 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+from promptpipe.ports.metrics import SILENT
 from promptpipe.storage.sqlite.database import open_database
 from promptpipe.storage.sqlite.readers import ThreadReaders
 from promptpipe.storage.sqlite.writer import ThreadWriter
+from promptpipe.storage.transactions.measured import MeasuredDatabase
 from promptpipe.storage.transactions.store import SqlStore
 
 if TYPE_CHECKING:
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from promptpipe.model.leases import Work
     from promptpipe.model.messages import InDoubtRules
     from promptpipe.ports.clock import Clock
+    from promptpipe.ports.metrics import Metrics
     from promptpipe.storage.sqlite.readers import Readers
     from promptpipe.storage.sqlite.writer import Connect, Writer
 
@@ -33,6 +36,7 @@ async def open_sqlite_store(
     on_commit: Callable[[Work], object],
     make_writer: Callable[[Connect], Writer] = ThreadWriter,
     make_readers: Callable[[Connect], Readers] = ThreadReaders,
+    metrics: Metrics = SILENT,
 ) -> AsyncIterator[SqlStore]:
     """Open the database at *path* for as long as the context lasts; see `open_database` for its errors.
 
@@ -42,4 +46,4 @@ async def open_sqlite_store(
     opened = open_database(path, clock, ids, on_commit, make_writer=make_writer, make_readers=make_readers)
     async with opened as database:
         await database.write(lambda tx: tx.run("delete_instances"))  # the lock proves that they are gone
-        yield SqlStore(database, worker, rules)
+        yield SqlStore(MeasuredDatabase(database, metrics), worker, rules)

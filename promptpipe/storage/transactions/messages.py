@@ -294,6 +294,12 @@ async def doubt(
     await tx.run("doubt", id=message["id"], start=start, wait=span(rules.wait), error=bounded(error))
 
 
+async def count_in_doubt(tx: Transaction) -> int:
+    """See `OutboxStore.count_in_doubt`."""
+    count: int = (await tx.the("count_in_doubt"))["messages"]
+    return count
+
+
 async def doubt_if_sending(
     tx: Transaction, key: str, rules: InDoubtRules, error: str, *, start: datetime | None = None
 ) -> int:

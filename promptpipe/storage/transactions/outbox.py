@@ -77,6 +77,10 @@ class OutboxTransactions:
         """See `OutboxStore.cancel`."""
         return await self._database.write(partial(messages.cancel, message_id=message_id))
 
+    async def count_in_doubt(self) -> int:
+        """See `OutboxStore.count_in_doubt`."""
+        return await self._database.read(messages.count_in_doubt)
+
     async def claim(self, claim: Claim) -> Claimed[Lease]:
         """See `OutboxStore.claim`."""
         return await self._database.write(partial(_claim, request=claim))

@@ -126,6 +126,9 @@ UPDATE outbox_messages SET status = 'in_doubt', doubt_from = greatest(promptpipe
     last_error = coalesce(:error, last_error), updated_at = promptpipe_now()
 WHERE id = :id
 
+-- name: count_in_doubt
+SELECT count(*) AS messages FROM outbox_messages WHERE status = 'in_doubt'
+
 -- name: lanes_in_doubt
 SELECT DISTINCT lane_key FROM outbox_messages WHERE status = 'in_doubt' AND doubt_until IS NOT NULL
 
