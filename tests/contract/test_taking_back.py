@@ -15,7 +15,6 @@ from promptpipe.model.ids import MessageId
 from promptpipe.model.leases import Work
 from promptpipe.model.messages import MessageStatus, Resolution, Settlement, Verdict
 from tests.contract.test_races import MANY, all_at_once
-from tests.support.database import LEASE_SECONDS
 from tests.support.people import batch, enroll, receipt
 from tests.support.sending import (
     ACCEPTED,
@@ -24,6 +23,7 @@ from tests.support.sending import (
     attempts,
     claim_lanes,
     claim_order,
+    mark,
     nothing_due,
     put,
     settle,
@@ -165,12 +165,12 @@ async def test_message_is_canceled_or_sent_never_both(db: Database, head_start: 
         except PreconditionError:
             return "refused"
 
-    async def mark() -> str:
-        order = await db.store.outbox.mark_sending(lease, seconds=LEASE_SECONDS)
+    async def mark_head() -> str:
+        order = await mark(db, lease)
         return "nothing to send" if order is None else "sending"
 
     calls = [cancel] * MANY
-    calls.insert(head_start, mark)
+    calls.insert(head_start, mark_head)
     answers = set(await all_at_once(calls))
     if "sending" in answers:
         assert answers == {"sending", "refused"}
@@ -237,7 +237,7 @@ async def test_expired_and_canceled_messages_go_again(db: Database) -> None:
     await db.store.outbox.cancel(canceled)
     db.clock.advance(5.0)
     [lease] = await claim_lanes(db)
-    assert await db.store.outbox.mark_sending(lease, seconds=LEASE_SECONDS) is None
+    assert await mark(db, lease) is None
     assert await status(db, expired) is MessageStatus.EXPIRED
     assert (await db.store.outbox.retry(expired)).expires_at is None
     assert (await db.store.outbox.retry(canceled)).expires_at == db.clock.now() + timedelta(days=1, seconds=-5)
