@@ -126,6 +126,14 @@ class PostgresSettings(BaseModel):
     pooler: Literal["none", "transaction"] = "none"
 
 
+class RetentionSettings(BaseModel):
+    """For how long jobs that have ended are kept; 0 for ever."""
+
+    done: Seconds = 7 * 86400.0
+    failed: Seconds = 30 * 86400.0
+    canceled: Seconds = 30 * 86400.0
+
+
 class Settings(BaseSettings):
     """Everything that can be set."""
 
@@ -157,6 +165,7 @@ class Settings(BaseSettings):
     outbox_concurrency: Annotated[int, Field(ge=1, le=1_000)] = 50
     job_concurrency: Annotated[int, Field(ge=1, le=10_000)] = 100
     queues: Annotated[str, AfterValidator(_queues)] = DEFAULT_QUEUE
+    retention: RetentionSettings = RetentionSettings()
     shutdown_grace: Seconds = 10.0
     log_format: LogFormat = LogFormat.CONSOLE
     simulator_bind: Bind = "127.0.0.1:8090"

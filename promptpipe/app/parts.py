@@ -10,6 +10,7 @@ from promptpipe.flows.registry import FlowRegistry
 from promptpipe.model.decisions import Hook
 from promptpipe.model.errors import SettingsError
 from promptpipe.model.inbound import Enrollment
+from promptpipe.model.jobs import JobStatus
 from promptpipe.recovery import RecoveryManager, RecoveryRegistry
 from promptpipe.rpc.auth import bearer_token, everyone
 from promptpipe.rpc.handlers import (
@@ -29,6 +30,7 @@ from promptpipe.runtime.instances import InstanceWatch
 from promptpipe.runtime.job_runner import JobRunner
 from promptpipe.runtime.lease_keeper import LeaseKeeper
 from promptpipe.runtime.mailbox_runner import MailboxRunner
+from promptpipe.runtime.maintenance import Maintenance
 from promptpipe.runtime.outbox_sender import OutboxSender
 from promptpipe.runtime.persistence import Persistence
 from promptpipe.runtime.schedule_runner import ScheduleRunner
@@ -85,7 +87,14 @@ def make_runners(components: Components, worker: Worker) -> list[Part]:
     settings, store = components.settings, components.store
     flows = FlowRegistry(components.flows)
     conversations = Conversations(flows, components.clock, components.new_id)
+    retention = settings.retention
+    kept = {
+        JobStatus.DONE: retention.done,
+        JobStatus.FAILED: retention.failed,
+        JobStatus.CANCELED: retention.canceled,
+    }
     return [
+        Maintenance(store.maintenance, worker.persistence, kept),
         ScheduleRunner(store.schedules, worker),
         JobRunner(
             store.jobs,

@@ -45,3 +45,9 @@ class IdSource:
         value = (ticks >> 12) << 80 | _VERSION | (ticks & 0xFFF) << 64 | _VARIANT
         text = f"{value | self._random_bits(_RANDOM_BITS):032x}"
         return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def first_id(at: datetime) -> str:
+    """Return what all ids made from *at* on are greater than, and all made a millisecond before it are not."""
+    text = f"{int(at.timestamp() * 1000):012x}"
+    return f"{text[:8]}-{text[8:]}"

@@ -18,12 +18,14 @@ if TYPE_CHECKING:
     from promptpipe.model.history import Receipt, Response
     from promptpipe.model.ids import EventId, JobId, MessageId, ParticipantId, WorkerId
     from promptpipe.model.inbound import Enrollment, InboundBatch, IngestReport
-    from promptpipe.model.jobs import Ending, Job, LeasedJob, NewJob, QueueStats
+    from promptpipe.model.jobs import Ending, Job, LeasedJob, NewJob
     from promptpipe.model.leases import Claim, Claimed, Extension, Instance, Lease
     from promptpipe.model.listing import JobFilter, MessageFilter, Page, PageRequest
     from promptpipe.model.messages import NewMessage, OutboxMessage, Resolution, SendOrder, SendRecord
     from promptpipe.model.participants import Address, Participant, ParticipantStatus, Profile
     from promptpipe.model.recovery import LostTimer, RecoveryReport
+    from promptpipe.ports.maintenance import MaintenanceStore
+    from promptpipe.ports.queues import QueueStore
     from promptpipe.ports.schedules import ScheduleStore
 
 
@@ -71,26 +73,6 @@ class JobStore(Protocol):
 
     async def finish(self, endings: Sequence[Ending]) -> frozenset[Lease]:
         """Record the ends of leased jobs; return the leases that are no longer current, of which nothing was kept."""
-        ...
-
-
-class QueueStore(Protocol):
-    """What operators say of queues; it holds for all instances at once."""
-
-    async def pause(self, queue: str) -> None:
-        """Claim nothing more from a queue. What runs goes on."""
-        ...
-
-    async def resume(self, queue: str) -> None:
-        """Claim from a paused queue again."""
-        ...
-
-    async def limit(self, queue: str, concurrency: int | None) -> None:
-        """Let at most so many of its jobs run at the same time, on all instances together; None for any number."""
-        ...
-
-    async def stats(self, queue: str | None = None) -> Sequence[QueueStats]:
-        """Count what is in the queues that have jobs or of which something was said, by name, or in one of them."""
         ...
 
 
@@ -370,6 +352,8 @@ class Store(Protocol):
     def jobs(self) -> JobStore: ...  # noqa: D102
     @property
     def queues(self) -> QueueStore: ...  # noqa: D102
+    @property
+    def maintenance(self) -> MaintenanceStore: ...  # noqa: D102
     @property
     def schedules(self) -> ScheduleStore: ...  # noqa: D102
     @property

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from promptpipe.model.jobs import Job, QueueStats
     from promptpipe.model.listing import JobFilter, Page, PageRequest
     from promptpipe.ports.clock import Clock
-    from promptpipe.ports.store import JobStore, ParticipantStore, QueueStore
+    from promptpipe.ports.queues import QueueStore
+    from promptpipe.ports.store import JobStore, ParticipantStore
 
 MAX_ATTEMPTS = range(1, 1001)
 CONCURRENCY = range(1, 2**31)

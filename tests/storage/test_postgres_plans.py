@@ -40,6 +40,10 @@ HOT = {
     "delete_job": ("jobs_pkey", ["id"]),
     "job_by_key": ("jobs_dedupe", ["dedupe_key"]),
     "lock_jobs": ("jobs_dedupe", ["dedupe_key"]),
+    "prune_done_jobs": ("job_history_pkey", ["id"]),
+    "prune_ended_jobs": ("job_history_ended", ["status", "finished_at"]),
+    "prune_job_keys": ("job_dedupe_until", ["until"]),
+    "prune_inbound_marks": ("inbound_dedup_seen", ["seen_at"]),
     "head_event": ("mailbox_events_order", ["participant_id"]),
     "hand_out_event": ("mailbox_events_pkey", ["id"]),
     "delete_event": ("mailbox_events_pkey", ["id"]),
@@ -78,6 +82,9 @@ FROM generate_series(1, 3000) AS n;
 INSERT INTO job_history (id, queue, priority, kind, status, run_at, payload, participant_id, attempt, max_attempts,
     created_at, finished_at)
 SELECT 'h' || n, 'q', 0, 'k', 'done', now(), '{}', 'p' || n, 1, 20, now(), now() FROM generate_series(1, 3000) AS n;
+INSERT INTO job_dedupe SELECT 'k' || n, 'h' || n, now() + n * interval '1 s' FROM generate_series(1, 3000) AS n;
+INSERT INTO inbound_dedup SELECT 'c', 'n', 'message', 'w' || n, '', now() - n * interval '1 s'
+FROM generate_series(1, 3000) AS n;
 INSERT INTO lanes (kind, key, priority, due_at, worker)
 SELECT kind, 'l' || n, n % 2, now() + n * interval '1 s', 'w' || n
 FROM generate_series(1, 20000) AS n, (VALUES ('mailbox'), ('outbox')) AS kinds (kind);

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class QueueTransactions:
-    """`ports.store.QueueStore`."""
+    """`ports.queues.QueueStore`."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

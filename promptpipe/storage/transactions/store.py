@@ -9,6 +9,7 @@ from promptpipe.storage.transactions.inbound import InboundTransactions
 from promptpipe.storage.transactions.job_queues import JobTransactions
 from promptpipe.storage.transactions.leases import InstanceTransactions, LeaseTransactions
 from promptpipe.storage.transactions.mailboxes import MailboxTransactions
+from promptpipe.storage.transactions.maintenance import MaintenanceTransactions
 from promptpipe.storage.transactions.outbox import OutboxTransactions
 from promptpipe.storage.transactions.participants import ParticipantTransactions
 from promptpipe.storage.transactions.queues import QueueTransactions
@@ -43,6 +44,7 @@ class SqlStore:
         self.participants = ParticipantTransactions(database)
         self.leases = LeaseTransactions(database, rules)
         self.instances = InstanceTransactions(database)
+        self.maintenance = MaintenanceTransactions(database)
         self.recovery = RecoveryTransactions(database, worker, rules)
 
     async def probe(self) -> None:

@@ -149,6 +149,12 @@ VALUES (:id, :queue, :priority, :kind, :status, :run_at, :payload, :dedupe_key, 
     :max_attempts, :worker, :last_error, :created_at, promptpipe_now())
 
 -- name: insert_job_error
+-- Of a job the newest 20 are kept.
+WITH oldest AS (
+    SELECT at, attempt FROM job_errors WHERE job_id = :job_id ORDER BY at DESC, attempt DESC LIMIT 1 OFFSET 18
+), gone AS (
+    DELETE FROM job_errors e USING oldest WHERE job_id = :job_id AND (e.at, e.attempt) < (oldest.at, oldest.attempt)
+)
 INSERT INTO job_errors (job_id, attempt, at, type, message, worker)
 VALUES (:job_id, :attempt, promptpipe_now(), :type, :message, :worker)
 

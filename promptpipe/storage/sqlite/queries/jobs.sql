@@ -163,6 +163,10 @@ VALUES (:id, :queue, :priority, :kind, :status, :run_at, :payload, :dedupe_key, 
     :max_attempts, :worker, :last_error, :created_at, :now)
 
 -- name: insert_job_error
+-- Of a job the newest 20 are kept.
+DELETE FROM job_errors WHERE job_id = :job_id AND (at, attempt) < (
+    SELECT at, attempt FROM job_errors WHERE job_id = :job_id ORDER BY at DESC, attempt DESC LIMIT 1 OFFSET 18
+);
 INSERT INTO job_errors (job_id, attempt, at, type, message, worker)
 VALUES (:job_id, :attempt, :now, :type, :message, :worker)
 

@@ -11,7 +11,7 @@ ON CONFLICT (name) DO UPDATE SET concurrency = excluded.concurrency, updated_at 
 SELECT known.name, coalesce(paused, 0) AS paused, concurrency, coalesce(scheduled, 0) AS scheduled,
     coalesce(ready, 0) AS ready, coalesce(running, 0) AS running, coalesce(failed, 0) AS failed, :now - oldest AS lag
 FROM (
-    SELECT queue AS name FROM jobs UNION SELECT queue FROM job_history WHERE status = 'failed' UNION SELECT name FROM queues
+    SELECT queue AS name FROM jobs UNION SELECT queue FROM job_history WHERE status = 'failed' AND status <> 'done' UNION SELECT name FROM queues
 ) AS known
 LEFT JOIN (
     SELECT queue AS name,
@@ -21,7 +21,7 @@ LEFT JOIN (
         min(due_at) FILTER (WHERE worker IS NULL AND due_at <= :now) AS oldest
     FROM jobs GROUP BY queue
 ) AS live ON live.name = known.name
-LEFT JOIN (SELECT queue AS name, count(*) AS failed FROM job_history WHERE status = 'failed' GROUP BY queue) AS ended
+LEFT JOIN (SELECT queue AS name, count(*) AS failed FROM job_history WHERE status = 'failed' AND status <> 'done' GROUP BY queue) AS ended
     ON ended.name = known.name
 LEFT JOIN queues ON queues.name = known.name
 WHERE :name IS NULL OR known.name = :name

@@ -1,0 +1,33 @@
+"""Deleting what nobody needs any more. What `ports.store` says of its methods holds for these.
+
+Each call deletes one batch, the oldest first, and returns how far it came: given as *after* the next time, that spares
+the database stepping over what is gone. It returns None when there was nothing left.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+    from promptpipe.model.jobs import JobStatus
+
+Position: TypeAlias = object
+"""How far pruning has come; of no meaning to anybody but the store."""
+
+
+class MaintenanceStore(Protocol):
+    """What has had its time."""
+
+    async def prune_history(self, status: JobStatus, age: timedelta, after: Position | None) -> Position | None:
+        """Delete jobs that ended with *status* longer ago than *age*, and their errors."""
+        ...
+
+    async def prune_job_keys(self, after: Position | None) -> Position | None:
+        """Delete jobs' dedupe keys whose period is over."""
+        ...
+
+    async def prune_inbound_marks(self, age: timedelta, after: Position | None) -> Position | None:
+        """Delete marks of what webhooks brought longer ago than *age*: after that it may have an effect again."""
+        ...

@@ -1,0 +1,45 @@
+-- name: prune_done_jobs
+-- By the id, which holds the time when the job was made: none is made after it has ended. What another instance prunes
+-- is left to it.
+WITH old AS MATERIALIZED (
+    SELECT id FROM job_history
+    WHERE id > :after AND id < :before AND status = 'done' AND finished_at < promptpipe_now() - :age::interval
+    ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED
+), gone AS (
+    DELETE FROM job_history USING old WHERE job_history.id = old.id RETURNING job_history.id
+), errors AS (
+    DELETE FROM job_errors USING gone WHERE job_id = gone.id
+)
+SELECT id AS position FROM gone
+
+-- name: prune_ended_jobs
+WITH old AS MATERIALIZED (
+    SELECT id FROM job_history
+    WHERE status = :status AND status <> 'done' AND finished_at >= :after
+        AND finished_at < promptpipe_now() - :age::interval
+    ORDER BY finished_at LIMIT :limit FOR UPDATE SKIP LOCKED
+), gone AS (
+    DELETE FROM job_history USING old WHERE job_history.id = old.id RETURNING job_history.id, finished_at
+), errors AS (
+    DELETE FROM job_errors USING gone WHERE job_id = gone.id
+)
+SELECT finished_at AS position FROM gone
+
+-- name: prune_job_keys
+WITH old AS MATERIALIZED (
+    SELECT key FROM job_dedupe WHERE until >= :after AND until <= promptpipe_now()
+    ORDER BY until LIMIT :limit FOR UPDATE SKIP LOCKED
+)
+DELETE FROM job_dedupe USING old WHERE job_dedupe.key = old.key
+RETURNING until AS position
+
+-- name: prune_inbound_marks
+WITH old AS MATERIALIZED (
+    SELECT channel, number_id, kind, provider_id, status FROM inbound_dedup
+    WHERE seen_at >= :after AND seen_at < promptpipe_now() - :age::interval
+    ORDER BY seen_at LIMIT :limit FOR UPDATE SKIP LOCKED
+)
+DELETE FROM inbound_dedup AS mark USING old
+WHERE (mark.channel, mark.number_id, mark.kind, mark.provider_id, mark.status)
+    = (old.channel, old.number_id, old.kind, old.provider_id, old.status)
+RETURNING seen_at AS position
