@@ -11,7 +11,7 @@ from promptpipe.model.retry import DEFAULT_MAX_ATTEMPTS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from datetime import datetime
+    from datetime import datetime, timedelta
 
     from promptpipe.model.ids import JobId, ParticipantId
     from promptpipe.model.leases import Lease
@@ -48,7 +48,10 @@ class OnConflict(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewJob:
-    """A job to enqueue. One with a *participant_id* fires as an event in that person's mailbox."""
+    """A job to enqueue. One with a *participant_id* fires as an event in that person's mailbox.
+
+    With a *dedupe_period* its key stays taken for so long, whatever becomes of it.
+    """
 
     id: JobId
     kind: str
@@ -57,6 +60,7 @@ class NewJob:
     queue: str = DEFAULT_QUEUE
     priority: int = DEFAULT_PRIORITY
     dedupe_key: str | None = None
+    dedupe_period: timedelta | None = None
     on_conflict: OnConflict = OnConflict.KEEP
     max_attempts: int = DEFAULT_MAX_ATTEMPTS
     participant_id: ParticipantId | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from promptpipe.model.errors import InvalidArgumentError, PayloadError
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 MAX_ATTEMPTS = range(1, 1001)
 CONCURRENCY = range(1, 2**31)
+MAX_DEDUPE_PERIOD = timedelta(days=30)
 MAX_PAYLOAD = 64 * 1024
 """Bytes of JSON."""
 
@@ -48,6 +50,7 @@ class JobRequest:
     run_at: datetime | None = None
     payload: Mapping[str, object] = field(default_factory=dict)
     dedupe_key: str | None = None
+    dedupe_period: timedelta | None = None
     on_conflict: OnConflict = OnConflict.KEEP
     max_attempts: int | None = None
     priority: int | None = None
@@ -97,6 +100,7 @@ class Jobs:
             queue=checks.one_of("queue", request.queue or DEFAULT_QUEUE, self._queues),
             priority=checks.number("priority", _or(request.priority, DEFAULT_PRIORITY), PRIORITIES),
             dedupe_key=checks.key("dedupe_key", request.dedupe_key),
+            dedupe_period=_checked_period(request),
             on_conflict=request.on_conflict,
             max_attempts=checks.number("max_attempts", _or(request.max_attempts, DEFAULT_MAX_ATTEMPTS), MAX_ATTEMPTS),
             participant_id=request.participant_id,
@@ -162,6 +166,15 @@ class Queues:
 
 def _or(value: int | None, default: int) -> int:
     return default if value is None else value
+
+
+def _checked_period(request: JobRequest) -> timedelta | None:
+    period = request.dedupe_period
+    if period is not None and not request.dedupe_key:
+        raise InvalidArgumentError("dedupe_period", "must come with a dedupe_key")
+    if period is not None and not timedelta() < period <= MAX_DEDUPE_PERIOD:
+        raise InvalidArgumentError("dedupe_period", f"must be more than 0 and at most {MAX_DEDUPE_PERIOD.days} days")
+    return period
 
 
 def _check_storable(payload: Mapping[str, object]) -> None:

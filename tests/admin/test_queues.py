@@ -43,6 +43,32 @@ async def test_queued_job_gets_another_time(home: Home) -> None:
         assert (await refused(call, Status.FAILED_PRECONDITION)).message == f"the job {running.id} is running"
 
 
+async def test_key_is_held_for_a_period(home: Home) -> None:
+    """Who asks again gets the job that is done."""
+    async with open_admin(home) as admin:
+        request = v1.EnqueueJobRequest(kind="noop", dedupe_key="k", dedupe_period=timedelta(hours=1))
+        first = await admin.jobs.enqueue_job(request)
+        assert first.job is not None
+        await admin.jobs.cancel_job(v1.CancelJobRequest(job_id=first.job.id))
+        again = await admin.jobs.enqueue_job(request)
+        assert again.job is not None
+        assert (first.created, again.created, again.job.id) == (True, False, first.job.id)
+        assert again.job.status is v1.JobStatus.CANCELED
+
+
+@pytest.mark.parametrize("period", [timedelta(), timedelta(seconds=-1), timedelta(days=30, microseconds=1)])
+async def test_bad_period_is_refused(home: Home, period: timedelta) -> None:
+    """It is more than nothing, at most thirty days, and that of a key."""
+    async with open_admin(home) as admin:
+        rule = "must be more than 0 and at most 30 days"
+        refusal = await refused(admin.enqueue(dedupe_key="k", dedupe_period=period), Status.INVALID_ARGUMENT)
+        assert violation(refusal) == ("dedupe_period", rule)
+        await admin.enqueue(dedupe_key="k", dedupe_period=timedelta(days=30))
+        for other in ({}, {"dedupe_key": ""}):
+            call = admin.enqueue(dedupe_period=timedelta(1), **other)
+            assert violation(await refused(call, Status.INVALID_ARGUMENT))[0] == "dedupe_period"
+
+
 async def test_reschedule_needs_a_time_and_a_job(home: Home) -> None:
     """INVALID_ARGUMENT by its field; NOT_FOUND with the id."""
     async with open_admin(home) as admin:

@@ -31,6 +31,7 @@ class JobHandlers(v1.JobServiceBase):
             run_at=message.run_at,
             payload=convert.json_object("payload", message.payload),
             dedupe_key=message.dedupe_key,
+            dedupe_period=message.dedupe_period,
             on_conflict=convert.enum_value("on_conflict", message.on_conflict, OnConflict) or OnConflict.KEEP,
             max_attempts=message.max_attempts,
             priority=message.priority,

@@ -18,6 +18,7 @@ from promptpipe.model.leases import Work
 from promptpipe.model.text import shortened, storable
 from promptpipe.storage.transactions import mailbox_events
 from promptpipe.storage.transactions.pages import page
+from promptpipe.storage.transactions.transaction import ConflictError
 from promptpipe.storage.transactions.values import from_json, to_json
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ async def enqueue(tx: Transaction, new: NewJob) -> tuple[Job, bool]:
 async def put(tx: Transaction, new: NewJob) -> JobId:
     """Add a job unless its key is taken, and return its id, or that of the one that has the key.
 
-    A key also stays taken while the event of its fired timer waits to be handled.
+    A key also stays taken while the event of its fired timer waits to be handled, and for the period of its job.
     """
     if new.dedupe_key is not None:
         live = await tx.one("job_by_key", dedupe_key=new.dedupe_key)
@@ -55,9 +56,19 @@ async def put(tx: Transaction, new: NewJob) -> JobId:
             if new.on_conflict is OnConflict.KEEP:
                 return JobId(waiting["job_id"])
             await mailbox_events.remove(tx, waiting)
+        elif (held := await tx.one("held_key", key=new.dedupe_key)) is not None:
+            return JobId(held["job_id"])
     await _insert(tx, new, run_at=new.run_at)
+    if new.dedupe_period is not None:
+        await _hold_key(tx, new, new.dedupe_period)
     tx.wake(Work.JOB)
     return new.id
+
+
+async def _hold_key(tx: Transaction, new: NewJob, period: timedelta) -> None:
+    values = {"key": new.dedupe_key, "job_id": new.id, "period": period}
+    if await tx.one("hold_key", **values) is None:
+        raise ConflictError("somebody has taken the key, and their job is done already")
 
 
 async def put_many(tx: Transaction, new: Sequence[NewJob]) -> list[tuple[JobId, bool]]:
@@ -67,6 +78,7 @@ async def put_many(tx: Transaction, new: Sequence[NewJob]) -> list[tuple[JobId, 
     """
     keys = [job.dedupe_key for job in new if job.dedupe_key is not None]
     taken = {row["dedupe_key"] for row in await tx.all("taken_keys", dedupe_keys=keys)} if keys else set()
+    taken |= {job.dedupe_key for job in new if job.dedupe_period is not None}  # to be held one by one
     free = {job.dedupe_key or job.id: job for job in reversed(new) if job.dedupe_key not in taken}
     added = {row["id"] for row in await tx.all("insert_jobs", jobs=_as_json(free.values()))} if free else set()
     if added:
@@ -194,9 +206,11 @@ async def _refuse_taken_key(tx: Transaction, job: Job) -> None:
         return
     live = await tx.one("job_by_key", dedupe_key=job.dedupe_key)
     waiting = await tx.one("waiting_timer_by_key", dedupe_key=job.dedupe_key)
-    holder = live["id"] if live is not None else waiting["job_id"] if waiting is not None else None
-    if holder is not None:
-        raise AlreadyExistsError("job", holder, f"the job {holder} has the dedupe key {job.dedupe_key}")
+    held = await tx.one("held_key", key=job.dedupe_key)
+    holders = [live["id"]] if live is not None else [row["job_id"] for row in (waiting, held) if row is not None]
+    for holder in holders:
+        if holder != job.id:
+            raise AlreadyExistsError("job", holder, f"the job {holder} has the dedupe key {job.dedupe_key}")
 
 
 async def cancel(tx: Transaction, job_id: JobId) -> Job:

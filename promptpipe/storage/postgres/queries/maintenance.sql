@@ -1,9 +1,13 @@
 -- name: prune_done_jobs
+-- Who enqueues with a key that is held gets its job: that stays as long.
 -- By the id, which holds the time when the job was made: none is made after it has ended. What another instance prunes
 -- is left to it.
 WITH old AS MATERIALIZED (
     SELECT id FROM job_history
     WHERE id > :after AND id < :before AND status = 'done' AND finished_at < promptpipe_now() - :age::interval
+        AND NOT EXISTS (
+            SELECT 1 FROM job_dedupe WHERE key = dedupe_key AND job_id = job_history.id AND until > promptpipe_now()
+        )
     ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED
 ), gone AS (
     DELETE FROM job_history USING old WHERE job_history.id = old.id RETURNING job_history.id
@@ -17,6 +21,9 @@ WITH old AS MATERIALIZED (
     SELECT id FROM job_history
     WHERE status = :status AND status <> 'done' AND finished_at >= :after
         AND finished_at < promptpipe_now() - :age::interval
+        AND NOT EXISTS (
+            SELECT 1 FROM job_dedupe WHERE key = dedupe_key AND job_id = job_history.id AND until > promptpipe_now()
+        )
     ORDER BY finished_at LIMIT :limit FOR UPDATE SKIP LOCKED
 ), gone AS (
     DELETE FROM job_history USING old WHERE job_history.id = old.id RETURNING job_history.id, finished_at

@@ -35,6 +35,17 @@ SELECT *, NULL AS finished_at FROM jobs WHERE dedupe_key = :dedupe_key
 SELECT dedupe_key FROM jobs WHERE dedupe_key IN (SELECT value FROM json_each(:dedupe_keys))
 UNION ALL
 SELECT dedupe_key FROM mailbox_events WHERE dedupe_key IN (SELECT value FROM json_each(:dedupe_keys)) AND seq IS NOT NULL
+UNION ALL
+SELECT key FROM job_dedupe WHERE key IN (SELECT value FROM json_each(:dedupe_keys)) AND until > :now
+
+-- name: held_key
+SELECT job_id FROM job_dedupe WHERE key = :key AND until > :now
+
+-- name: hold_key
+-- None is returned when it is held by another.
+INSERT INTO job_dedupe (key, job_id, until) VALUES (:key, :job_id, :now + :period)
+ON CONFLICT (key) DO UPDATE SET job_id = excluded.job_id, until = excluded.until WHERE job_dedupe.until <= :now
+RETURNING job_id
 
 -- name: participants_of_jobs
 SELECT DISTINCT participant_id FROM jobs

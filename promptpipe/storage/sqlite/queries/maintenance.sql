@@ -1,11 +1,18 @@
 -- name: prune_done_jobs
+-- Who enqueues with a key that is held gets its job: that stays as long.
 -- By the id, which holds the time when the job was made: none is made after it has ended.
 DELETE FROM job_errors WHERE job_id IN (
     SELECT id FROM job_history WHERE id > :after AND id < :before AND status = 'done' AND finished_at < :now - :age
+        AND NOT EXISTS (
+            SELECT 1 FROM job_dedupe WHERE key = dedupe_key AND job_id = job_history.id AND until > :now
+        )
     ORDER BY id LIMIT :limit
 );
 DELETE FROM job_history WHERE id IN (
     SELECT id FROM job_history WHERE id > :after AND id < :before AND status = 'done' AND finished_at < :now - :age
+        AND NOT EXISTS (
+            SELECT 1 FROM job_dedupe WHERE key = dedupe_key AND job_id = job_history.id AND until > :now
+        )
     ORDER BY id LIMIT :limit
 )
 RETURNING id AS position
@@ -14,11 +21,17 @@ RETURNING id AS position
 DELETE FROM job_errors WHERE job_id IN (
     SELECT id FROM job_history
     WHERE status = :status AND status <> 'done' AND finished_at >= :after AND finished_at < :now - :age
+        AND NOT EXISTS (
+            SELECT 1 FROM job_dedupe WHERE key = dedupe_key AND job_id = job_history.id AND until > :now
+        )
     ORDER BY finished_at, id LIMIT :limit
 );
 DELETE FROM job_history WHERE id IN (
     SELECT id FROM job_history
     WHERE status = :status AND status <> 'done' AND finished_at >= :after AND finished_at < :now - :age
+        AND NOT EXISTS (
+            SELECT 1 FROM job_dedupe WHERE key = dedupe_key AND job_id = job_history.id AND until > :now
+        )
     ORDER BY finished_at, id LIMIT :limit
 )
 RETURNING finished_at AS position
