@@ -6,7 +6,6 @@ from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
-import structlog
 import trio
 
 from promptpipe.model.errors import StoreUnavailableError
@@ -25,8 +24,6 @@ BREATH_SECONDS = 0.01
 """Between two batches: others go first."""
 INBOUND_MARKS = timedelta(days=30)
 """For so long a provider's message id has no second effect."""
-
-log = structlog.get_logger(__name__)
 
 
 class Maintenance:

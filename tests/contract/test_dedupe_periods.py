@@ -10,8 +10,9 @@ import pytest
 
 from promptpipe.model.errors import AlreadyExistsError, NotFoundError
 from promptpipe.model.ids import JobId
-from promptpipe.model.jobs import Ending, Fail, Finish, JobFailure, JobStatus, NewJob, OnConflict
+from promptpipe.model.jobs import Ending, Fail, Finish, Fire, JobFailure, JobStatus, NewJob, OnConflict
 from tests.contract.test_races import MANY, all_at_once
+from tests.support.people import enroll
 
 if TYPE_CHECKING:
     from promptpipe.model.jobs import Outcome
@@ -110,6 +111,19 @@ async def test_job_is_kept_while_its_key_is_held(db: Database) -> None:
     assert db.rows("SELECT count(*) FROM job_dedupe") == [(0,)]
     with pytest.raises(NotFoundError):
         await db.store.jobs.get(first.id)
+
+
+async def test_fired_timer_that_is_replaced_hands_its_key_on(db: Database) -> None:
+    """The event that nobody has handled goes, and the new job has the period."""
+    person = await enroll(db)
+    await db.store.jobs.enqueue(job(db, participant_id=person))
+    await end(db, Fire())
+    db.clock.advance(60.0)
+    new = job(db, participant_id=person, on_conflict=OnConflict.REPLACE)
+    assert (await db.store.jobs.enqueue(new))[1] is True
+    await db.store.jobs.cancel(new.id)
+    db.clock.advance(3599.0)
+    assert (await db.store.jobs.enqueue(job(db)))[0].id == new.id
 
 
 async def test_one_job_for_one_key_in_a_period(db: Database) -> None:

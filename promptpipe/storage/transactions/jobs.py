@@ -46,6 +46,7 @@ async def put(tx: Transaction, new: NewJob) -> JobId:
 
     A key also stays taken while the event of its fired timer waits to be handled, and for the period of its job.
     """
+    waiting = None
     if new.dedupe_key is not None:
         live = await tx.one("job_by_key", dedupe_key=new.dedupe_key)
         if live is not None:
@@ -60,13 +61,14 @@ async def put(tx: Transaction, new: NewJob) -> JobId:
             return JobId(held["job_id"])
     await _insert(tx, new, run_at=new.run_at)
     if new.dedupe_period is not None:
-        await _hold_key(tx, new, new.dedupe_period)
+        await _hold_key(tx, new, replaced=None if waiting is None else waiting["job_id"])
     tx.wake(Work.JOB)
     return new.id
 
 
-async def _hold_key(tx: Transaction, new: NewJob, period: timedelta) -> None:
-    values = {"key": new.dedupe_key, "job_id": new.id, "period": period}
+async def _hold_key(tx: Transaction, new: NewJob, *, replaced: str | None) -> None:
+    """Keep the key of a job that was added for its period; *replaced* is the one whose event has gone for it."""
+    values = {"key": new.dedupe_key, "job_id": new.id, "period": new.dedupe_period, "replaced": replaced}
     if await tx.one("hold_key", **values) is None:
         raise ConflictError("somebody has taken the key, and their job is done already")
 

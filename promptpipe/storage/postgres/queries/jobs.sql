@@ -46,9 +46,10 @@ SELECT key FROM job_dedupe WHERE key = ANY (:dedupe_keys) AND until > promptpipe
 SELECT job_id FROM job_dedupe WHERE key = :key AND until > promptpipe_now()
 
 -- name: hold_key
--- None is returned when it is held by another.
+-- Nothing is returned when it is held by another, unless that is *replaced*.
 INSERT INTO job_dedupe (key, job_id, until) VALUES (:key, :job_id, promptpipe_now() + :period)
-ON CONFLICT (key) DO UPDATE SET job_id = excluded.job_id, until = excluded.until WHERE job_dedupe.until <= promptpipe_now()
+ON CONFLICT (key) DO UPDATE SET job_id = excluded.job_id, until = excluded.until
+WHERE job_dedupe.until <= promptpipe_now() OR job_dedupe.job_id = :replaced
 RETURNING job_id
 
 -- name: participants_of_jobs

@@ -42,9 +42,10 @@ SELECT key FROM job_dedupe WHERE key IN (SELECT value FROM json_each(:dedupe_key
 SELECT job_id FROM job_dedupe WHERE key = :key AND until > :now
 
 -- name: hold_key
--- None is returned when it is held by another.
+-- Nothing is returned when it is held by another, unless that is *replaced*.
 INSERT INTO job_dedupe (key, job_id, until) VALUES (:key, :job_id, :now + :period)
-ON CONFLICT (key) DO UPDATE SET job_id = excluded.job_id, until = excluded.until WHERE job_dedupe.until <= :now
+ON CONFLICT (key) DO UPDATE SET job_id = excluded.job_id, until = excluded.until
+WHERE job_dedupe.until <= :now OR job_dedupe.job_id = :replaced
 RETURNING job_id
 
 -- name: participants_of_jobs
