@@ -214,6 +214,20 @@ async def test_failed_message_goes_again_at_the_tail(db: Database) -> None:
     assert (sent.status, sent.provider_message_id) == (MessageStatus.SENT, "wamid.again")
 
 
+async def test_message_has_the_providers_id_of_its_last_attempt(db: Database) -> None:
+    """The first was taken, and refused later; statuses of either are about this message."""
+    person = await enroll(db)
+    message_id = await put(db, person)
+    await settle(db, await claim_order(db), ACCEPTED)
+    await db.store.inbound.ingest(batch(receipt(MessageStatus.FAILED, error="131026")), None)
+    retried = await db.store.outbox.retry(message_id)
+    assert (retried.provider_message_id, retried.sent_at) == (None, None)
+    await settle(db, await claim_order(db), replace(ACCEPTED, provider_id="wamid.again"))
+    assert (await db.store.outbox.get(message_id)).provider_message_id == "wamid.again"
+    await db.store.inbound.ingest(batch(receipt(MessageStatus.READ)), None)
+    assert await status(db, message_id) is MessageStatus.READ
+
+
 async def test_attempts_are_counted_anew(db: Database) -> None:
     """As many as a new message has."""
     person = await enroll(db)

@@ -12,21 +12,25 @@ import psycopg
 import pytest
 import trio
 
+from promptpipe.metrics import PrometheusMetrics
 from promptpipe.model.errors import SchemaError, SettingsError, StoreUnavailableError
 from promptpipe.model.ids import IdSource, JobId, WorkerId
 from promptpipe.model.jobs import NewJob
 from promptpipe.model.messages import InDoubtRules
+from promptpipe.ports.metrics import SILENT
 from promptpipe.storage.migrations import Migration
 from promptpipe.storage.postgres import PostgresConfig, check_schema, migrate_postgres, open_postgres_store
 from promptpipe.storage.postgres.migrations import known_migrations, migrate
 from tests.support.clock import ManualClock
 from tests.support.eventually import eventually
 from tests.support.postgres import Server, drop_database, new_database, open_server
+from tests.support.scrape import counted
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
+    from promptpipe.ports.metrics import Metrics
     from promptpipe.ports.store import Store
     from tests.support.postgres import Programs
 
@@ -49,11 +53,11 @@ def server(postgres_programs: Programs, postgres_folder: Path, tmp_path: Path) -
 
 
 @asynccontextmanager
-async def opened(config: PostgresConfig) -> AsyncIterator[Store]:
+async def opened(config: PostgresConfig, metrics: Metrics = SILENT) -> AsyncIterator[Store]:
     ids = IdSource(ManualClock().now, lambda bits: time.monotonic_ns() % (1 << bits))
     worker = WorkerId("worker")
     async with open_postgres_store(
-        config, ids=ids, worker=worker, rules=InDoubtRules(), wake=lambda _: True, chance=lambda: 0.1
+        config, ids=ids, worker=worker, rules=InDoubtRules(), wake=lambda _: True, chance=lambda: 0.1, metrics=metrics
     ) as store:
         yield store
 
@@ -217,10 +221,12 @@ def let_inserts_fail(config: PostgresConfig, code: str, times: int) -> None:
 @pytest.mark.parametrize("code", ["40001", "40P01"])
 async def test_victims_of_others_are_tried_again(config: PostgresConfig, code: str) -> None:
     """Serialization failures and deadlocks are the store's own business."""
-    async with opened(config) as store:
+    metrics = PrometheusMetrics([])
+    async with opened(config, metrics) as store:
         let_inserts_fail(config, code, 3)
         await enqueue(store)
         assert execute(config, "SELECT last_value FROM failures") == [(4,)]
+    assert counted(metrics)["store_retries_total"] == 3
 
 
 async def test_who_is_a_victim_every_time_is_told(config: PostgresConfig) -> None:
