@@ -99,3 +99,15 @@ class Delivery:
     participant: Participant
     states: Mapping[str, FlowState]
     hooks: tuple[Hook, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """What was decided about a delivery.
+
+    The next event of the same mailbox is wanted under a lease of *next_within* seconds; None releases the mailbox.
+    """
+
+    delivery: Delivery
+    decision: Decision
+    next_within: float | None

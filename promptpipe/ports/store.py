@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
     from datetime import datetime
 
-    from promptpipe.model.decisions import Decision, Delivery, FlowState, Hook
+    from promptpipe.model.decisions import Decided, Delivery, FlowState, Hook
     from promptpipe.model.errors import LeaseLostError
     from promptpipe.model.history import Receipt, Response
     from promptpipe.model.ids import EventId, JobId, MessageId, ParticipantId, WorkerId
@@ -86,11 +86,12 @@ class MailboxStore(Protocol):
         """
         ...
 
-    async def decide(self, delivery: Delivery, decision: Decision, *, next_within: float | None) -> Delivery | None:
-        """Apply *decision* and remove its event, all or nothing; hand out the next event of the same mailbox.
+    async def decide(self, decided: Sequence[Decided]) -> Sequence[Delivery | Exception | None]:
+        """Apply decisions about different mailboxes and remove their events, each all or nothing.
 
-        The mailbox is released when it is empty or *next_within* (the next lease's seconds) is None. Raise
-        `LeaseLostError`, or `VersionConflictError` when the state is not the one the decision was made from.
+        Return for each the next event of its mailbox, or None when that was released (empty, or it was asked to be);
+        or why the decision was not applied: `LeaseLostError`, `VersionConflictError` when the state is not the one it
+        was made from, or whatever else makes it impossible. Those that can be are applied, in one commit as a rule.
         """
         ...
 

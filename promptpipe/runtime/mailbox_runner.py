@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 import structlog
 import trio
 
+from promptpipe.model.decisions import Decided
 from promptpipe.model.errors import LeaseLostError, VersionConflictError, described
 from promptpipe.model.leases import Work
 from promptpipe.model.retry import MAILBOX_BACKOFF, MAILBOX_BLOCK_LIMIT
 from promptpipe.runtime.claim_loop import ClaimLoop
+from promptpipe.runtime.together import Together
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -45,6 +47,7 @@ class MailboxRunner:
         self._worker = worker
         self._keeper = worker.keeper
         self._persistence = worker.persistence
+        self._commit = Together(store.decide)
         self._loop: ClaimLoop[Delivery] = ClaimLoop(
             Work.MAILBOX, worker, slots=slots, claim=store.claim, handle=self._handle
         )
@@ -74,7 +77,7 @@ class MailboxRunner:
             with trio.fail_after(max(0.0, MAILBOX_BLOCK_LIMIT - delivery.event.blocked)):
                 decision = await self._decide(delivery)
             following = await self._persistence.until_committed(
-                partial(self._commit, delivery, decision, hold, last=last)
+                partial(self._apply, delivery, decision, hold, last=last)
             )
         except LeaseLostError:
             raise
@@ -91,12 +94,10 @@ class MailboxRunner:
     def _age(self, delivery: Delivery) -> float:
         return (self._worker.clock.now() - delivery.event.created_at).total_seconds()
 
-    async def _commit(self, delivery: Delivery, decision: Decision, hold: Hold, *, last: bool) -> Delivery | None:
+    async def _apply(self, delivery: Delivery, decision: Decision, hold: Hold, *, last: bool) -> Delivery | None:
         started = self._keeper.started()
         release = last or self._loop.stopping
-        following = await self._store.decide(
-            delivery, decision, next_within=None if release else self._keeper.lease_seconds
-        )
+        following = await self._commit(Decided(delivery, decision, None if release else self._keeper.lease_seconds))
         self._keeper.renew(hold, started)
         return following
 

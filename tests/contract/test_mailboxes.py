@@ -15,6 +15,7 @@ from promptpipe.model.jobs import Ending, Fire, JobStatus, NewJob
 from promptpipe.model.leases import Work
 from promptpipe.model.messages import MessageStatus, Text
 from tests.support.database import LEASE_SECONDS
+from tests.support.deciding import decide
 from tests.support.people import ADA, BOB, ENROLLMENT, batch, enroll, inbound
 
 if TYPE_CHECKING:
@@ -63,12 +64,12 @@ async def test_events_are_handed_out_one_at_a_time_in_order(db: Database) -> Non
     first = await claim_one(db)
     assert (text_of(first), first.event.attempt) == ("one", 1)
     assert await claim(db) == []
-    second = await db.store.mailboxes.decide(first, Decision(), next_within=LEASE_SECONDS)
+    second = await decide(db, first, Decision(), next_within=LEASE_SECONDS)
     assert text_of(second) == "two"
     assert second is not None
-    third = await db.store.mailboxes.decide(second, Decision(), next_within=LEASE_SECONDS)
+    third = await decide(db, second, Decision(), next_within=LEASE_SECONDS)
     assert third is not None
-    assert await db.store.mailboxes.decide(third, Decision(), next_within=LEASE_SECONDS) is None
+    assert await decide(db, third, Decision(), next_within=LEASE_SECONDS) is None
     assert await claim(db) == []
 
 
@@ -76,7 +77,7 @@ async def test_released_mailbox_is_due_for_its_next_event(db: Database) -> None:
     """A worker that goes leaves the rest to the others, at once."""
     await tell(db, "one", "two")
     first = await claim_one(db)
-    assert await db.store.mailboxes.decide(first, Decision(), next_within=None) is None
+    assert await decide(db, first, Decision(), next_within=None) is None
     assert text_of(await claim_one(db)) == "two"
 
 
@@ -106,7 +107,7 @@ async def test_decision_is_applied_as_a_whole(db: Database) -> None:
             ),
         ),
     )
-    await db.store.mailboxes.decide(delivery, decision, next_within=None)
+    await decide(db, delivery, decision, next_within=None)
     person = delivery.participant.id
     state = await db.store.participants.flow_state(person, "echo")
     assert (state.version, state.data) == (2, {"n": 1})
@@ -129,7 +130,7 @@ async def test_decision_that_cannot_be_applied_changes_nothing(db: Database) -> 
         wake=(Wake(id=JobId("j"), kind="k", key="k", at=db.clock.now()),),
     )
     with pytest.raises(VersionConflictError):
-        await db.store.mailboxes.decide(delivery, decision, next_within=None)
+        await decide(db, delivery, decision, next_within=None)
     tables = ("outbox_messages", "jobs", "mailbox_events")
     assert [db.rows(f"SELECT count(*) FROM {table}") for table in tables] == [[(0,)], [(0,)], [(1,)]]
     await db.store.mailboxes.give_back(delivery.lease)
@@ -144,13 +145,13 @@ async def test_stale_holder_can_decide_nothing(db: Database) -> None:
     db.clock.advance(LEASE_SECONDS)
     [new] = (await db.store.mailboxes.claim(db.claim(worker="other"))).items
     with pytest.raises(LeaseLostError):
-        await db.store.mailboxes.decide(old, Decision(say=(say(db, "zombie"),)), next_within=None)
+        await decide(db, old, Decision(say=(say(db, "zombie"),)), next_within=None)
     with pytest.raises(LeaseLostError):
         await retry(db, old)
     with pytest.raises(LeaseLostError):
         await db.store.mailboxes.give_back(old.lease)
     assert (await db.store.leases.extend([old.lease], 30.0)).lost == {old.lease}
-    await db.store.mailboxes.decide(new, Decision(), next_within=None)
+    await decide(db, new, Decision(), next_within=None)
     assert db.rows("SELECT count(*) FROM outbox_messages") == [(0,)]
 
 
@@ -159,14 +160,14 @@ async def test_decision_is_applied_once(db: Database) -> None:
     await tell(db, "one", "two")
     first = await claim_one(db)
     decision = Decision(say=(say(db, "a"),))
-    await db.store.mailboxes.decide(first, decision, next_within=LEASE_SECONDS)
-    second = await db.store.mailboxes.decide(first, decision, next_within=LEASE_SECONDS)
+    await decide(db, first, decision, next_within=LEASE_SECONDS)
+    second = await decide(db, first, decision, next_within=LEASE_SECONDS)
     assert second is not None
     assert text_of(second) == "two"
     assert db.rows("SELECT count(*) FROM outbox_messages") == [(1,)]
-    await db.store.mailboxes.decide(second, Decision(say=(say(db, "b"),)), next_within=None)
+    await decide(db, second, Decision(say=(say(db, "b"),)), next_within=None)
     with pytest.raises(LeaseLostError):
-        await db.store.mailboxes.decide(second, Decision(say=(say(db, "b"),)), next_within=None)
+        await decide(db, second, Decision(say=(say(db, "b"),)), next_within=None)
     assert db.rows("SELECT count(*) FROM outbox_messages") == [(2,)]
 
 
@@ -218,7 +219,7 @@ async def test_orderly_end_of_an_event_clears_the_suspicion(db: Database) -> Non
     await claim_one(db)
     await db.restart()
     await db.repair()
-    await db.store.mailboxes.decide(await claim_one(db), Decision(), next_within=LEASE_SECONDS)
+    await decide(db, await claim_one(db), Decision(), next_within=LEASE_SECONDS)
     await db.restart()
     await db.repair()
     [delivery] = (await db.store.mailboxes.claim(db.claim(suspect=False))).items
@@ -293,7 +294,7 @@ async def test_cancel_in_a_decision_ends_the_timer(db: Database) -> None:
     person = await enroll(db)
     job_id = await timer(db, person, "r")
     await tell(db, "here I am")
-    await db.store.mailboxes.decide(await claim_one(db), Decision(cancel=("r",)), next_within=None)
+    await decide(db, await claim_one(db), Decision(cancel=("r",)), next_within=None)
     assert (await db.store.jobs.get(job_id)).status is JobStatus.CANCELED
 
 
@@ -306,7 +307,7 @@ async def test_cancel_in_a_decision_removes_the_unhandled_timer_event(db: Databa
     await db.store.jobs.finish([Ending(leased.lease, Fire())])
     reply = await claim_one(db)
     assert text_of(reply) == "here I am"
-    assert await db.store.mailboxes.decide(reply, Decision(cancel=("r",)), next_within=LEASE_SECONDS) is None
+    assert await decide(db, reply, Decision(cancel=("r",)), next_within=LEASE_SECONDS) is None
 
 
 async def test_cancel_in_a_decision_beats_a_timer_about_to_fire(db: Database) -> None:
@@ -316,7 +317,7 @@ async def test_cancel_in_a_decision_beats_a_timer_about_to_fire(db: Database) ->
     await timer(db, person, "r")
     [leased] = (await db.store.jobs.claim(db.claim())).items
     reply = await claim_one(db)
-    assert await db.store.mailboxes.decide(reply, Decision(cancel=("r",)), next_within=LEASE_SECONDS) is None
+    assert await decide(db, reply, Decision(cancel=("r",)), next_within=LEASE_SECONDS) is None
     assert await db.store.jobs.finish([Ending(leased.lease, Fire())]) == {leased.lease}
     assert await claim(db) == []
 
@@ -328,7 +329,7 @@ async def test_timer_can_be_set_anew_by_the_decision_that_handles_it(db: Databas
     [leased] = (await db.store.jobs.claim(db.claim())).items
     await db.store.jobs.finish([Ending(leased.lease, Fire())])
     wake = Wake(id=JobId(db.new_id()), kind="t", key="r", at=db.clock.now() + timedelta(hours=1))
-    await db.store.mailboxes.decide(await claim_one(db), Decision(wake=(wake,)), next_within=None)
+    await decide(db, await claim_one(db), Decision(wake=(wake,)), next_within=None)
     assert (await db.store.jobs.get(wake.id)).status is JobStatus.QUEUED
 
 
@@ -338,7 +339,7 @@ async def test_wake_replaces_the_timer_with_the_same_key(db: Database) -> None:
     old = await timer(db, person, "r")
     await tell(db, "hi")
     wake = Wake(id=JobId(db.new_id()), kind="t", key="r", at=db.clock.now() + timedelta(hours=1))
-    await db.store.mailboxes.decide(await claim_one(db), Decision(wake=(wake,)), next_within=None)
+    await decide(db, await claim_one(db), Decision(wake=(wake,)), next_within=None)
     assert (await db.store.jobs.get(old)).status is JobStatus.CANCELED
     assert db.rows("SELECT id FROM jobs") == [(wake.id,)]
 
@@ -359,7 +360,7 @@ async def test_decision_cancels_nobody_elses_timer(db: Database) -> None:
     bob = await enroll(db, BOB)
     theirs = await timer(db, bob, "r")
     await tell(db, "hi")
-    await db.store.mailboxes.decide(await claim_one(db), Decision(cancel=("r",)), next_within=None)
+    await decide(db, await claim_one(db), Decision(cancel=("r",)), next_within=None)
     assert (await db.store.jobs.get(theirs)).status is JobStatus.QUEUED
 
 
@@ -373,7 +374,7 @@ async def test_response_handlers_expire_and_the_one_that_expires_first_is_asked_
     first = await claim_one(db)
     assert [hook.handler_type for hook in first.hooks] == ["question", "echo"]
     db.clock.advance(60)
-    second = await db.store.mailboxes.decide(first, Decision(), next_within=LEASE_SECONDS)
+    second = await decide(db, first, Decision(), next_within=LEASE_SECONDS)
     assert second is not None
     assert [hook.handler_type for hook in second.hooks] == ["echo"]
 

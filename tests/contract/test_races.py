@@ -17,6 +17,7 @@ from promptpipe.model.leases import Claimed, Lease, Work
 from promptpipe.model.messages import MessageStatus, Settlement, Verdict
 from promptpipe.model.participants import Profile
 from tests.support.database import LEASE_SECONDS
+from tests.support.deciding import decide
 from tests.support.people import ADA, BOB, ENROLLMENT, batch, enroll, inbound, message, phone, receipt
 from tests.support.sending import claim_lanes, mark, put, record
 
@@ -141,14 +142,14 @@ async def test_decision_that_is_committed_twice_at_once_is_applied_once(db: Data
     [delivery] = (await db.store.mailboxes.claim(db.claim())).items
     decision = Decision(cancel=("nothing",))
 
-    async def decide() -> bool:
+    async def decide_once() -> bool:
         try:
-            await db.store.mailboxes.decide(delivery, decision, next_within=None)
+            await decide(db, delivery, decision, next_within=None)
         except LeaseLostError:
             return False
         return True
 
-    assert sorted(await all_at_once([decide] * MANY)) == [False] * (MANY - 1) + [True]
+    assert sorted(await all_at_once([decide_once] * MANY)) == [False] * (MANY - 1) + [True]
 
 
 async def test_timers_fire_while_their_people_write(db: Database) -> None:

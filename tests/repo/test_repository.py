@@ -58,7 +58,6 @@ def test_both_back_ends_have_the_same_statements() -> None:
     """But for what only one of them can need: locks, and the lock on a file that proves that nobody else is there."""
     assert set(sqlite.STATEMENTS) - set(postgres.STATEMENTS) == {"delete_instances"}
     assert set(postgres.STATEMENTS) - set(sqlite.STATEMENTS) == {
-        "lock_jobs",
         "lock_lanes",
         "lock_limited_queue",
         "lock_names",

@@ -59,6 +59,11 @@ class PostgresTransaction(Transaction):
         """See `Transaction.all`."""
         return await (await self._execute(_TRANSLATED[statement], values)).fetchall()
 
+    async def several(self, *statements: tuple[str, Mapping[str, object]]) -> list[Sequence[Row]]:
+        """See `Transaction.several`. They travel together."""
+        cursors = [await self._execute(_TRANSLATED[name], values) for name, values in statements]
+        return [await cursor.fetchall() for cursor in cursors]
+
     async def now(self) -> datetime:
         """See `Transaction.now`."""
         if self._now is None:
@@ -91,11 +96,6 @@ class PostgresTransaction(Transaction):
         if lanes:
             wanted = [(work.value, key) for work, key in lanes]
             await self.run("lock_lanes", kinds=[kind for kind, _ in wanted], keys=[key for _, key in wanted])
-
-    async def lock_jobs(self, dedupe_keys: Collection[str]) -> None:
-        """See `Transaction.lock_jobs`."""
-        if len(dedupe_keys) > 1:
-            await self.run("lock_jobs", dedupe_keys=list(dedupe_keys))
 
     async def lock_queue(self, queue: str) -> None:
         """See `Transaction.lock_queue`. In a statement of its own: that which counts must not have begun to look."""

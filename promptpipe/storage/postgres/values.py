@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import struct
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from psycopg import adapters
 from psycopg.adapt import AdaptersMap, Loader
 from psycopg.pq import Format
+from psycopg.types.array import ListDumper
 from psycopg.types.numeric import Int8BinaryDumper
 
 if TYPE_CHECKING:
@@ -46,6 +47,18 @@ class JsonTextLoader(Loader):
         return bytes(data)[1:].decode()
 
 
+class TextListDumper(ListDumper):
+    """Writes lists of keys and ids, which are most lists, in one go; others item by item as psycopg does."""
+
+    def dump(self, obj: list[Any]) -> Buffer | None:
+        """Return the array's text."""
+        if set(map(type, obj)) == {str}:
+            joined = '","'.join(obj)
+            if "\\" not in joined and "\0" not in joined and joined.count('"') == 2 * (len(obj) - 1):
+                return f'{{"{joined}"}}'.encode()
+        return super().dump(obj)
+
+
 def own_adapters() -> AdaptersMap:
     """Return the adapters of the store's connections."""
     ours = AdaptersMap(adapters)
@@ -53,4 +66,5 @@ def own_adapters() -> AdaptersMap:
     ours.register_loader("jsonb", JsonTextLoader)
     # One type for all integers, so that a statement is prepared once and not once for each width.
     ours.register_dumper(int, Int8BinaryDumper)
+    ours.register_dumper(list, TextListDumper)
     return ours

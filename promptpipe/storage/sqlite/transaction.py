@@ -12,7 +12,7 @@ from promptpipe.storage.statements import load_statements
 from promptpipe.storage.transactions.transaction import Transaction
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection, Coroutine, Iterator, Sequence
+    from collections.abc import AsyncIterator, Collection, Coroutine, Iterator, Mapping, Sequence
     from datetime import datetime
     from typing import Any
 
@@ -73,6 +73,10 @@ class SqliteTransaction(Transaction):
                 found = [columns.row(row) for row in rows]
         return found
 
+    async def several(self, *statements: tuple[str, Mapping[str, object]]) -> list[Sequence[Row]]:
+        """See `Transaction.several`."""
+        return [await self.all(name, **values) for name, values in statements]
+
     async def now(self) -> datetime:
         """See `Transaction.now`."""
         return instant(self._now)
@@ -97,9 +101,6 @@ class SqliteTransaction(Transaction):
         return isinstance(error, _PERMANENT_DATA_ERRORS)
 
     async def lock_lanes(self, lanes: Collection[tuple[Work, str]]) -> None:
-        """Do nothing: one transaction is written at a time."""
-
-    async def lock_jobs(self, dedupe_keys: Collection[str]) -> None:
         """Do nothing: one transaction is written at a time."""
 
     async def lock_queue(self, queue: str) -> None:

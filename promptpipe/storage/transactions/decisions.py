@@ -1,10 +1,10 @@
-"""Applying a decision: everything it changes, in the order in which locks are taken on every back end."""
+"""Applying decisions: everything they change, in the order in which locks are taken on every back end."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from promptpipe.model.errors import VersionConflictError
+from promptpipe.model.errors import NotFoundError, VersionConflictError
 from promptpipe.model.jobs import NewJob, OnConflict
 from promptpipe.model.leases import Work
 from promptpipe.model.messages import NewMessage
@@ -14,26 +14,80 @@ from promptpipe.storage.transactions.values import to_json
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from promptpipe.model.decisions import Decision, Say, StateChange
+    from promptpipe.model.decisions import Decision
     from promptpipe.model.ids import ParticipantId
     from promptpipe.storage.transactions.messages import Placed
     from promptpipe.storage.transactions.transaction import Transaction
 
+    Decisions = Sequence[tuple[ParticipantId, Decision]]
 
-async def apply(tx: Transaction, participant_id: ParticipantId, decision: Decision) -> None:
-    """Apply *decision* for a participant whose mailbox the caller holds; raise `VersionConflictError`.
 
-    First the lanes, then the flow state, then jobs, then messages.
+async def apply(tx: Transaction, decided: Decisions) -> None:
+    """Apply decisions for participants whose mailboxes the caller holds; raise `VersionConflictError`.
+
+    First the lanes, then the flow states, then jobs, then messages.
     """
-    placed = await _placed(tx, participant_id, decision.say)
-    if decision.state is not None:
-        await _change_state(tx, participant_id, decision.state)
-    await tx.lock_jobs({*decision.cancel, *(wake.key for wake in decision.wake)})
-    for key in decision.cancel:
-        await jobs.cancel_timer(tx, participant_id, key)
-    for wake in decision.wake:
-        await jobs.cancel_timer(tx, participant_id, wake.key)
-        new_job = NewJob(
+    placed = await _placed(tx, decided)
+    await _change_states(tx, decided)
+    await _set_timers(tx, decided)
+    await messages.insert(tx, placed)
+
+
+async def _placed(tx: Transaction, decided: Decisions) -> list[Placed]:
+    """Take places in the participants' lanes for what they are told, on the channel where they wrote last."""
+    talkers = [participant_id for participant_id, decision in decided if decision.say]
+    if not talkers:
+        return []
+    people = await participants.those(tx, talkers)
+    told = []
+    for participant_id, decision in decided:
+        for say in decision.say:
+            if participant_id not in people:
+                raise NotFoundError("participant", participant_id)
+            new = NewMessage(
+                id=say.id,
+                participant_id=participant_id,
+                channel=people[participant_id].channel,
+                content=say.content,
+                message_class=say.message_class,
+                flow_type=say.awaited_by,
+                expires_at=say.expires_at,
+            )
+            told.append((people[participant_id], new))
+    await tx.lock_lanes({(Work.OUTBOX, messages.lane_of(new)) for _, new in told})
+    return await messages.place(tx, told)
+
+
+async def _change_states(tx: Transaction, decided: Decisions) -> None:
+    changes = [
+        {
+            "participant_id": participant_id,
+            "flow_type": decision.state.flow_type,
+            "current_state": decision.state.current_state,
+            "state_data": decision.state.data,
+            "from_version": decision.state.from_version,
+        }
+        for participant_id, decision in decided
+        if decision.state is not None
+    ]
+    if not changes:
+        return
+    rows = await tx.all("change_flow_states", changes=to_json(changes))
+    changed = {(row["participant_id"], row["flow_type"]) for row in rows}
+    for change in changes:
+        if (change["participant_id"], change["flow_type"]) not in changed:
+            raise VersionConflictError(
+                "the {flow_type} state of {participant_id} is no longer version {from_version}".format_map(change)
+            )
+
+
+async def _set_timers(tx: Transaction, decided: Decisions) -> None:
+    """Cancel timers, and set new ones, each in place of its participant's with the same key."""
+    wanted = {(participant_id, wake.key): wake for participant_id, decision in decided for wake in decision.wake}
+    canceled = {(participant_id, key) for participant_id, decision in decided for key in decision.cancel}
+    await jobs.cancel_timers(tx, canceled | wanted.keys())
+    new = [
+        NewJob(
             id=wake.id,
             kind=wake.kind,
             run_at=wake.at,
@@ -42,46 +96,7 @@ async def apply(tx: Transaction, participant_id: ParticipantId, decision: Decisi
             on_conflict=OnConflict.REPLACE,
             participant_id=participant_id,
         )
-        await jobs.put(tx, new_job)
-    for message in placed:
-        await messages.insert(tx, message)
-
-
-async def _placed(tx: Transaction, participant_id: ParticipantId, said: Sequence[Say]) -> list[Placed]:
-    """Take places in the participant's lanes for what the decision says, on the channel where they wrote last."""
-    if not said:
-        return []
-    person = await participants.get(tx, participant_id)
-    keys = {messages.lane_key(participant_id, person.channel, say.message_class) for say in said}
-    await tx.lock_lanes([(Work.OUTBOX, key) for key in keys])
-    return [
-        await messages.place(
-            tx,
-            person,
-            NewMessage(
-                id=say.id,
-                participant_id=participant_id,
-                channel=person.channel,
-                content=say.content,
-                message_class=say.message_class,
-                flow_type=say.awaited_by,
-                expires_at=say.expires_at,
-            ),
-        )
-        for say in said
+        for (participant_id, _), wake in wanted.items()
     ]
-
-
-async def _change_state(tx: Transaction, participant_id: ParticipantId, change: StateChange) -> None:
-    changed = await tx.count(
-        "change_flow_state",
-        participant_id=participant_id,
-        flow_type=change.flow_type,
-        current_state=change.current_state,
-        state_data=to_json(change.data),
-        from_version=change.from_version,
-    )
-    if not changed:
-        raise VersionConflictError(
-            f"the {change.flow_type} state of {participant_id} is no longer version {change.from_version}"
-        )
+    if new:
+        await jobs.put_many(tx, new)

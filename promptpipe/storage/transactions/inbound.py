@@ -1,4 +1,4 @@
-"""What webhooks bring,: one commit for a whole request, a savepoint for each update in it."""
+"""What webhooks bring: one commit for a whole request, a savepoint for each update in it."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ async def _keep_message(tx: Transaction, message: InboundMessage, enrollment: En
             choice_id=message.choice_id,
             conversational=message.conversational,
         )
-        await mailbox_events.append(tx, participant_id, event)
+        await mailbox_events.append(tx, [(participant_id, event)])
     return Counter(stored=1, enrolled=int(enrolled))
 
 

@@ -25,10 +25,10 @@ from promptpipe.model.jobs import (
 from promptpipe.model.leases import SUSPECT_FROM, Claimed, Lease, Work
 from promptpipe.model.text import shortened, storable
 from promptpipe.storage.transactions import jobs, mailbox_events, messages
-from promptpipe.storage.transactions.values import from_json, span, to_json
+from promptpipe.storage.transactions.values import fences, from_json, span, to_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from promptpipe.model.jobs import Effects, Ending, NewJob, Outcome
     from promptpipe.model.leases import Claim
@@ -203,20 +203,18 @@ async def _next_due_in(tx: Transaction, request: Claim) -> float | None:
 async def _finish(tx: Transaction, endings: Sequence[Ending]) -> frozenset[Lease]:
     await _lock_lanes(tx, endings)
     done = [ending.lease for ending in endings if isinstance(ending.outcome, Finish) and ending.outcome.effects is None]
-    gone = {row["id"] for row in await tx.all("finish_jobs", leases=_as_json(done))} if done else set()
+    gone = {row["id"] for row in await tx.all("finish_jobs", leases=fences(done))} if done else set()
     others = [ending for ending in endings if ending.lease.key not in gone]
     if not others:
         return frozenset()
-    rows = await tx.all("held_jobs", leases=_as_json(ending.lease for ending in others))
-    held = {row["id"]: row for row in rows}
-    lost = set()
-    for ending in others:
-        row = held.pop(ending.lease.key, None)
-        if row is None:
-            lost.add(ending.lease)
-        else:
-            await _apply(tx, row, ending.outcome)
-    return frozenset(lost)
+    rows = await tx.all("held_jobs", leases=fences(ending.lease for ending in others))
+    held = {Lease(Work.JOB, row["id"], row["fence"]): row for row in rows}
+    ours = {ending.lease: ending.outcome for ending in others if ending.lease in held}
+    await _fire(tx, [held[lease] for lease, outcome in ours.items() if isinstance(outcome, Fire)])
+    for lease, outcome in ours.items():
+        if not isinstance(outcome, Fire):
+            await _apply(tx, held[lease], outcome)
+    return frozenset(ending.lease for ending in others) - ours.keys()
 
 
 async def _lock_lanes(tx: Transaction, endings: Sequence[Ending]) -> None:
@@ -230,16 +228,10 @@ async def _lock_lanes(tx: Transaction, endings: Sequence[Ending]) -> None:
     await tx.lock_lanes(lanes)
 
 
-def _as_json(leases: Iterable[Lease]) -> str:
-    return to_json({lease.key: lease.fence for lease in leases})
-
-
 async def _apply(tx: Transaction, row: Row, outcome: Outcome) -> None:
     match outcome:
         case Finish(effects=effects):
             await _finish_one(tx, row, effects)
-        case Fire():
-            await _fire(tx, row)
         case Cancel():
             await _end_or_rerun(tx, row, JobStatus.CANCELED)
         case Snooze(seconds=delay):
@@ -274,15 +266,24 @@ async def _finish_one(tx: Transaction, row: Row, effects: Effects | None) -> Non
     await _end_or_rerun(tx, row, JobStatus.DONE)
 
 
-async def _fire(tx: Transaction, row: Row) -> None:
-    event = TimerFired(
+async def _fire(tx: Transaction, rows: Sequence[Row]) -> None:
+    """Append an event for each of the held jobs in *rows*, and end them."""
+    if not rows:
+        return
+    await mailbox_events.append(tx, [(ParticipantId(row["participant_id"]), _fired(row)) for row in rows])
+    await tx.run("finish_jobs", leases=to_json({row["id"]: row["fence"] for row in rows}))
+    for row in rows:
+        if row["rerun_at"] is not None:
+            await _end_or_rerun(tx, row, JobStatus.DONE)
+
+
+def _fired(row: Row) -> TimerFired:
+    return TimerFired(
         job_id=JobId(row["id"]),
         job_kind=row["kind"],
         dedupe_key=row["dedupe_key"],
         payload=from_json(row["payload"]),
     )
-    await mailbox_events.append(tx, ParticipantId(row["participant_id"]), event)
-    await _end_or_rerun(tx, row, JobStatus.DONE)
 
 
 async def _end_or_rerun(tx: Transaction, row: Row, status: JobStatus, failure: JobFailure | None = None) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from promptpipe.model.errors import AlreadyExistsError, NotFoundError, PreconditionError
@@ -19,10 +17,11 @@ from promptpipe.model.text import shortened, storable
 from promptpipe.storage.transactions import mailbox_events
 from promptpipe.storage.transactions.pages import page
 from promptpipe.storage.transactions.transaction import ConflictError
-from promptpipe.storage.transactions.values import from_json, to_json
+from promptpipe.storage.transactions.values import from_json, micros, to_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
+    from datetime import datetime
 
     from promptpipe.model.jobs import NewJob
     from promptpipe.model.listing import JobFilter, Page, PageRequest
@@ -31,8 +30,6 @@ if TYPE_CHECKING:
 MAX_ERROR_TEXT = 2000
 
 _STATUSES = {status.value: status for status in JobStatus}
-_EPOCH = datetime.fromtimestamp(0, UTC)
-_MICROSECOND = timedelta(microseconds=1)
 
 
 async def enqueue(tx: Transaction, new: NewJob) -> tuple[Job, bool]:
@@ -48,15 +45,15 @@ async def put(tx: Transaction, new: NewJob) -> JobId:
     """
     waiting = None
     if new.dedupe_key is not None:
-        live = await tx.one("job_by_key", dedupe_key=new.dedupe_key)
+        live = await tx.one("jobs_by_key", dedupe_keys=[new.dedupe_key])
         if live is not None:
             await _enqueue_again(tx, live, new)
             return JobId(live["id"])
-        waiting = await tx.one("waiting_timer_by_key", dedupe_key=new.dedupe_key)
+        waiting = await tx.one("waiting_timers", dedupe_keys=[new.dedupe_key])
         if waiting is not None:
             if new.on_conflict is OnConflict.KEEP:
                 return JobId(waiting["job_id"])
-            await mailbox_events.remove(tx, waiting)
+            await mailbox_events.remove(tx, [waiting["id"]])
         elif (held := await tx.one("held_key", key=new.dedupe_key)) is not None:
             return JobId(held["job_id"])
     await _insert(tx, new, run_at=new.run_at)
@@ -98,7 +95,7 @@ def _as_json(new: Iterable[NewJob]) -> str:
             "id": job.id,
             "queue": job.queue,
             "priority": job.priority,
-            "run_at": (job.run_at - _EPOCH) // _MICROSECOND,
+            "run_at": micros(job.run_at),
             "kind": job.kind,
             "payload": job.payload,
             "dedupe_key": job.dedupe_key,
@@ -107,7 +104,7 @@ def _as_json(new: Iterable[NewJob]) -> str:
         }
         for job in new
     ]
-    return json.dumps(rows, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return to_json(rows)
 
 
 async def _insert(
@@ -206,8 +203,8 @@ async def _reschedule(tx: Transaction, live: Row, run_at: datetime | None) -> No
 async def _refuse_taken_key(tx: Transaction, job: Job) -> None:
     if job.dedupe_key is None:
         return
-    live = await tx.one("job_by_key", dedupe_key=job.dedupe_key)
-    waiting = await tx.one("waiting_timer_by_key", dedupe_key=job.dedupe_key)
+    live = await tx.one("jobs_by_key", dedupe_keys=[job.dedupe_key])
+    waiting = await tx.one("waiting_timers", dedupe_keys=[job.dedupe_key])
     held = await tx.one("held_key", key=job.dedupe_key)
     holders = [live["id"]] if live is not None else [row["job_id"] for row in (waiting, held) if row is not None]
     for holder in holders:
@@ -227,14 +224,18 @@ async def cancel(tx: Transaction, job_id: JobId) -> Job:
     return await get(tx, job_id)
 
 
-async def cancel_timer(tx: Transaction, participant_id: ParticipantId, key: str) -> None:
-    """End this participant's live timer with *key*, and remove its event if it has fired but is unhandled."""
-    live = await tx.one("job_by_key", dedupe_key=key)
-    if live is not None and live["participant_id"] == participant_id:
-        await end(tx, live, JobStatus.CANCELED)
-    waiting = await tx.one("waiting_timer_by_key", dedupe_key=key)
-    if waiting is not None and waiting["participant_id"] == participant_id:
-        await mailbox_events.remove(tx, waiting)
+async def cancel_timers(tx: Transaction, timers: Collection[tuple[ParticipantId, str]]) -> None:
+    """End participants' live timers with these keys, and remove the events of those that fired but are unhandled."""
+    if not timers:
+        return
+    keys = {"dedupe_keys": sorted({key for _, key in timers})}
+    live, waiting = (
+        [row["id"] for row in rows if (row["participant_id"], row["dedupe_key"]) in timers]
+        for rows in await tx.several(("jobs_by_key", keys), ("waiting_timers", keys))
+    )
+    if live:
+        await tx.run("cancel_jobs", ids=live)
+    await mailbox_events.remove(tx, waiting)
 
 
 async def end(tx: Transaction, row: Row, status: JobStatus, failure: JobFailure | None = None) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from itertools import count
 from typing import TYPE_CHECKING
 
 from promptpipe.model.errors import LeaseLostError
 from promptpipe.model.leases import KEPT_SHARE, SUSPECT_FROM, Lease, Work
-from promptpipe.storage.transactions.values import span, to_json
+from promptpipe.storage.transactions.values import fences, span, to_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,12 +23,13 @@ KINDS = (Work.MAILBOX, Work.OUTBOX, Work.RECOVERY)
 LANE_PRIORITIES = {Work.MAILBOX: (0,), Work.OUTBOX: (0, 1)}
 
 
-async def append(tx: Transaction, work: Work, key: str, priority: int = 0) -> int:
-    """Return the next seq of a lane, which is due now if it was empty."""
-    row = await tx.the("append_to_lane", kind=work.value, key=key, priority=priority)
+async def append(tx: Transaction, work: Work, keys: Sequence[str], priority: int = 0) -> list[int]:
+    """Return for each of *keys* the next seq of its lane, which is due now if it was empty."""
+    counts = Counter(keys)
+    rows = await tx.all("append_to_lanes", kind=work.value, priority=priority, appended=to_json(counts))
     tx.wake(work)
-    seq: int = row["seq"]
-    return seq
+    following = {row["key"]: count(row["seq"] - counts[row["key"]] + 1) for row in rows}
+    return [next(following[key]) for key in keys]
 
 
 async def claim(tx: Transaction, work: Work, request: Claim) -> tuple[list[Lease], Lease | None]:
@@ -67,7 +70,7 @@ async def next_due_in(tx: Transaction, work: Work) -> float | None:
 
 async def check(tx: Transaction, lease: Lease) -> None:
     """Lock the lane of *lease*; raise `LeaseLostError` when it is no longer the current one."""
-    if await tx.one("held_lane", kind=lease.work.value, key=lease.key, fence=lease.fence) is None:
+    if not await held(tx, [lease]):
         raise lost(lease)
 
 
@@ -77,10 +80,9 @@ def lost(lease: Lease) -> LeaseLostError:
 
 
 async def held(tx: Transaction, leases: Sequence[Lease]) -> frozenset[Lease]:
-    """Return those of *leases*, all of one kind and their lanes locked, that are the current ones."""
-    kind, fences = leases[0].work.value, to_json({lease.key: lease.fence for lease in leases})
-    rows = await tx.all("held_lanes", kind=kind, leases=fences)
-    return frozenset(leases) & {Lease(leases[0].work, row["key"], row["fence"]) for row in rows}
+    """Lock the lanes of *leases*, all of one kind, and return those that are the current ones."""
+    rows = await tx.all("held_lanes", kind=leases[0].work.value, leases=fences(leases))
+    return frozenset(Lease(leases[0].work, row["key"], row["fence"]) for row in rows)
 
 
 async def keep(tx: Transaction, leases: Sequence[Lease], lease_seconds: float, *, orderly: bool) -> None:
@@ -100,8 +102,10 @@ async def keep(tx: Transaction, leases: Sequence[Lease], lease_seconds: float, *
         )
 
 
-async def release(tx: Transaction, lease: Lease, due_at: datetime | None) -> None:
-    """Release the lane of a checked lease; *due_at* is its head's, None when it is empty."""
-    await tx.run("release_lane", kind=lease.work.value, key=lease.key, due_at=due_at)
-    if due_at is not None:
-        tx.wake(lease.work)
+async def release(tx: Transaction, leases: Sequence[Lease], due_at: datetime | None) -> None:
+    """Release the lanes of checked leases, all of one kind; *due_at* is their heads', None when they are empty."""
+    if leases:
+        work = leases[0].work
+        await tx.run("release_lanes", kind=work.value, keys=[lease.key for lease in leases], due_at=due_at)
+        if due_at is not None:
+            tx.wake(work)

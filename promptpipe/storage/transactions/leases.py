@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from promptpipe.model.ids import WorkerId
 from promptpipe.model.leases import Extension, Instance, Lease, Work
 from promptpipe.storage.transactions import lanes, mailbox_events, messages
-from promptpipe.storage.transactions.values import span, to_json
+from promptpipe.storage.transactions.values import fences, span
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -57,7 +57,7 @@ async def _extend(tx: Transaction, leases: Sequence[Lease], lease_seconds: float
         wanted = [lease for lease in leases if lease.work is work]
         if not wanted:
             continue
-        values = {"leases": to_json({lease.key: lease.fence for lease in wanted}), "lease": span(lease_seconds)}
+        values = {"leases": fences(wanted), "lease": span(lease_seconds)}
         if work is Work.JOB:
             rows = await tx.all("extend_jobs", **values)
         else:
@@ -79,13 +79,13 @@ async def _give_back(tx: Transaction, worker: WorkerId, rules: InDoubtRules) -> 
         match lease.work:
             case Work.MAILBOX:
                 await tx.run("give_event_back", participant_id=lease.key)
-                empty = await mailbox_events.head(tx, lease.key) is None
-                await lanes.release(tx, lease, None if empty else await tx.now())
+                empty = not await mailbox_events.heads(tx, [lease.key])
+                await lanes.release(tx, [lease], None if empty else await tx.now())
             case Work.OUTBOX:
                 await messages.doubt_if_sending(tx, lease.key, rules, GIVEN_BACK)
-                await lanes.release(tx, lease, await messages.head_due(tx, lease.key))
+                await lanes.release(tx, [lease], await messages.head_due(tx, lease.key))
             case _:
-                await lanes.release(tx, lease, None)
+                await lanes.release(tx, [lease], None)
     for row in jobs:
         await tx.run("requeue_job", id=row["id"], delay=span(0), given_back=1, last_error=None)
         tx.wake(Work.JOB)

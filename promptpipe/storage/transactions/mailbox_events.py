@@ -1,4 +1,4 @@
-"""The rows of mailboxes: appending, taking the head, setting aside."""
+"""The rows of mailboxes: appending, taking the heads, setting aside."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from promptpipe.storage.transactions import lanes
 from promptpipe.storage.transactions.values import to_json
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
     from promptpipe.model.events import Event
     from promptpipe.model.ids import ParticipantId
     from promptpipe.storage.transactions.transaction import Row, Transaction
@@ -19,29 +21,37 @@ if TYPE_CHECKING:
 MAX_ERROR_TEXT = 2000
 
 
-async def append(tx: Transaction, participant_id: ParticipantId, event: Event) -> None:
-    """Put *event* at the end of a participant's mailbox."""
-    await tx.run(
-        "insert_event",
-        id=tx.ids(),
-        participant_id=participant_id,
-        seq=await lanes.append(tx, Work.MAILBOX, participant_id),
-        kind=event.kind,
-        payload=to_json(encoded(event)),
-        job_id=event.job_id if isinstance(event, TimerFired | TimerLost) else None,
-        dedupe_key=event.dedupe_key if isinstance(event, TimerFired) else None,
-        max_attempts=DEFAULT_MAX_ATTEMPTS,
-    )
+async def append(tx: Transaction, events: Sequence[tuple[ParticipantId, Event]]) -> None:
+    """Put each event at the end of its participant's mailbox, in the order given."""
+    if not events:
+        return
+    seqs = await lanes.append(tx, Work.MAILBOX, [participant_id for participant_id, _ in events])
+    rows = [
+        {
+            "id": tx.ids(),
+            "participant_id": participant_id,
+            "seq": seq,
+            "kind": event.kind,
+            "payload": encoded(event),
+            "job_id": event.job_id if isinstance(event, TimerFired | TimerLost) else None,
+            "dedupe_key": event.dedupe_key if isinstance(event, TimerFired) else None,
+        }
+        for (participant_id, event), seq in zip(events, seqs, strict=True)
+    ]
+    await tx.run("insert_events", events=to_json(rows), max_attempts=DEFAULT_MAX_ATTEMPTS)
 
 
-async def head(tx: Transaction, participant_id: str) -> Row | None:
-    """Return the first event of a mailbox, or None when it is empty."""
-    return await tx.one("head_event", participant_id=participant_id)
+async def heads(tx: Transaction, participant_ids: Sequence[str]) -> dict[str, Row]:
+    """Return the first events of those mailboxes that are not empty, by their participants."""
+    rows = await tx.all("head_events", participant_ids=list(participant_ids)) if participant_ids else []
+    return {row["participant_id"]: row for row in rows}
 
 
-async def remove(tx: Transaction, row: Row) -> None:
-    """Remove an event that nobody is to handle any more."""
-    await tx.run("delete_event", id=row["id"])
+async def remove(tx: Transaction, ids: Collection[str]) -> frozenset[str]:
+    """Remove events that nobody is to handle any more; return those that were there."""
+    if not ids:
+        return frozenset()
+    return frozenset(row["id"] for row in await tx.all("delete_events", ids=list(ids)))
 
 
 async def set_aside(tx: Transaction, row: Row, error: str) -> None:

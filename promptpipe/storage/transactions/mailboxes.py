@@ -6,17 +6,22 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from promptpipe.model.decisions import Delivery
-from promptpipe.model.errors import FlowError, LeaseLostError, NotFoundError
+from promptpipe.model.errors import FlowError, LeaseLostError, NotFoundError, StoreUnavailableError
 from promptpipe.model.events import Replied, StoredEvent, decoded
-from promptpipe.model.ids import EventId, ParticipantId
+from promptpipe.model.ids import EventId
 from promptpipe.model.leases import Claimed, Work
 from promptpipe.storage.transactions import decisions, lanes, mailbox_events, participants
 from promptpipe.storage.transactions.values import from_json, span
 
 if TYPE_CHECKING:
-    from promptpipe.model.decisions import Decision
+    from collections.abc import Sequence
+
+    from promptpipe.model.decisions import Decided
     from promptpipe.model.leases import Claim, Lease
+    from promptpipe.storage.transactions.participants import Conversation
     from promptpipe.storage.transactions.transaction import Database, Row, Transaction
+
+    Following = Sequence[Delivery | Exception | None]
 
 OUT_OF_ATTEMPTS = "out of attempts: its worker vanished in the last that was left"
 
@@ -31,11 +36,16 @@ class MailboxTransactions:
         """See `MailboxStore.claim`."""
         return await self._database.write(partial(_claim, request=claim))
 
-    async def decide(self, delivery: Delivery, decision: Decision, *, next_within: float | None) -> Delivery | None:
+    async def decide(self, decided: Sequence[Decided]) -> Following:
         """See `MailboxStore.decide`."""
-        return await self._database.write(
-            partial(_decide, delivery=delivery, decision=decision, next_within=next_within)
-        )
+        try:
+            return await self._database.write(partial(_decide, decided=decided))
+        except StoreUnavailableError:
+            raise
+        except Exception as error:  # noqa: BLE001  one that cannot be applied must not cost the others
+            if len(decided) == 1:
+                return [error]
+            return [answer for item in decided for answer in await self.decide([item])]
 
     async def retry(
         self, lease: Lease, event_id: EventId, *, error: str, delay: float, blocked: float, limit: float
@@ -60,63 +70,82 @@ class MailboxTransactions:
 
 async def _claim(tx: Transaction, request: Claim) -> Claimed[Delivery]:
     leases, suspect = await lanes.claim(tx, Work.MAILBOX, request)
-    deliveries = [await _hand_out(tx, lease) for lease in leases]
+    deliveries = await _hand_out(tx, leases if suspect is None else [*leases, suspect])
     return Claimed(
-        items=[delivery for delivery in deliveries if delivery is not None],
-        suspect=None if suspect is None else await _hand_out(tx, suspect),
+        items=[delivery for lease in leases if (delivery := deliveries[lease.key]) is not None],
+        suspect=None if suspect is None else deliveries[suspect.key],
         next_due_in=await lanes.next_due_in(tx, Work.MAILBOX),
     )
 
 
-async def _hand_out(tx: Transaction, lease: Lease) -> Delivery | None:
-    """Hand out the head of a held mailbox, setting aside what cannot be; release an empty mailbox."""
-    participant_id = ParticipantId(lease.key)
-    while (head := await mailbox_events.head(tx, participant_id)) is not None:
-        if head["attempt"] >= head["max_attempts"]:
-            await mailbox_events.set_aside(tx, head, OUT_OF_ATTEMPTS)
-            continue
-        try:
-            event = decoded(head["kind"], from_json(head["payload"]))
-            participant = await participants.get(tx, participant_id)
-            states = await participants.flow_states(tx, participant_id)
-        except (FlowError, NotFoundError, ValueError) as error:
-            await mailbox_events.set_aside(tx, head, str(error))
-            continue
-        await tx.run("hand_out_event", id=head["id"])
-        stored = StoredEvent(
-            id=EventId(head["id"]),
-            attempt=head["attempt"] + 1,
-            blocked=head["blocked"].total_seconds(),
-            created_at=head["created_at"],
-            event=event,
-        )
-        return Delivery(
-            lease=lease,
-            event=stored,
-            participant=participant,
-            states=states,
-            hooks=await participants.hooks(tx, participant_id),
-        )
-    await lanes.release(tx, lease, None)
-    return None
+async def _hand_out(tx: Transaction, leases: Sequence[Lease]) -> dict[str, Delivery | None]:
+    """Hand out the heads of held mailboxes, setting aside what cannot be; release those that are empty.
+
+    Return them by the mailboxes' keys.
+    """
+    deliveries: dict[str, Delivery | None] = {lease.key: None for lease in leases}
+    waiting = list(leases)
+    while waiting:
+        heads = await mailbox_events.heads(tx, [lease.key for lease in waiting])
+        await lanes.release(tx, [lease for lease in waiting if lease.key not in heads], None)
+        waiting = [lease for lease in waiting if lease.key in heads]
+        conversations = await participants.conversations(tx, list(heads))
+        for lease in waiting:
+            head = heads[lease.key]
+            try:
+                deliveries[lease.key] = _delivery(lease, head, conversations.get(lease.key))
+            except (FlowError, NotFoundError, ValueError) as error:
+                await mailbox_events.set_aside(tx, head, str(error))
+        fit = [lease for lease in waiting if deliveries[lease.key] is not None]
+        if fit:
+            await tx.run("hand_out_events", ids=[heads[lease.key]["id"] for lease in fit])
+        waiting = [lease for lease in waiting if deliveries[lease.key] is None]
+    return deliveries
 
 
-async def _decide(
-    tx: Transaction, delivery: Delivery, decision: Decision, next_within: float | None
-) -> Delivery | None:
-    lease, event = delivery.lease, delivery.event
-    await lanes.check(tx, lease)
-    # Without its event the decision is void. Under a lease that holds, the event is gone because it was removed
+def _delivery(lease: Lease, head: Row, conversation: Conversation | None) -> Delivery:
+    """Return a head as it is handed out; raise what says why it cannot be."""
+    if head["attempt"] >= head["max_attempts"]:
+        raise FlowError(OUT_OF_ATTEMPTS)
+    if conversation is None:
+        raise NotFoundError("participant", lease.key)
+    event = StoredEvent(
+        id=EventId(head["id"]),
+        attempt=head["attempt"] + 1,
+        blocked=head["blocked"].total_seconds(),
+        created_at=head["created_at"],
+        event=decoded(head["kind"], from_json(head["payload"])),
+    )
+    return Delivery(
+        lease=lease,
+        event=event,
+        participant=conversation.participant,
+        states=conversation.states(),
+        hooks=conversation.hooks(),
+    )
+
+
+async def _decide(tx: Transaction, decided: Sequence[Decided]) -> Following:
+    held = await lanes.held(tx, [item.delivery.lease for item in decided])
+    ours = [item for item in decided if item.delivery.lease in held]
+    # Without its event a decision is void. Under a lease that holds, the event is gone because it was removed
     # meanwhile (a timer canceled), or because this very call was committed before and its answer lost: go on.
-    if await tx.count("delete_event", id=event.id):
-        await decisions.apply(tx, delivery.participant.id, decision)
-        if isinstance(event.event, Replied):
-            await tx.run("mark_response_processed", id=event.event.response_id)
-    if next_within is None:
-        await _release(tx, lease, 0.0)
-        return None
-    await lanes.keep(tx, [lease], next_within, orderly=True)
-    return await _hand_out(tx, lease)
+    handled = await mailbox_events.remove(tx, [item.delivery.event.id for item in ours])
+    valid = [item for item in ours if item.delivery.event.id in handled]
+    await decisions.apply(tx, [(item.delivery.participant.id, item.decision) for item in valid])
+    responses = [event.response_id for item in valid if isinstance(event := item.delivery.event.event, Replied)]
+    if responses:
+        await tx.run("mark_responses_processed", ids=responses)
+    following: dict[str, Delivery | None] = {}
+    for seconds in {item.next_within for item in ours}:
+        leases = [item.delivery.lease for item in ours if item.next_within == seconds]
+        if seconds is None:
+            await _release(tx, leases, 0.0)
+            following |= dict.fromkeys(lease.key for lease in leases)
+        else:
+            await lanes.keep(tx, leases, seconds, orderly=True)
+            following |= await _hand_out(tx, leases)
+    return [following[lease.key] if (lease := item.delivery.lease) in held else lanes.lost(lease) for item in decided]
 
 
 async def _retry(
@@ -129,24 +158,26 @@ async def _retry(
         await mailbox_events.set_aside(tx, head, error)
     else:
         await tx.run("note_event_error", id=event_id, blocked=span(blocked), last_error=mailbox_events.bounded(error))
-    await _release(tx, lease, 0.0 if hopeless else delay)
+    await _release(tx, [lease], 0.0 if hopeless else delay)
     return hopeless
 
 
 async def _give_back(tx: Transaction, lease: Lease) -> None:
     await lanes.check(tx, lease)
     await tx.run("give_event_back", participant_id=lease.key)
-    await _release(tx, lease, 0.0)
+    await _release(tx, [lease], 0.0)
 
 
 async def _checked_head(tx: Transaction, lease: Lease, event_id: EventId) -> Row:
-    head = await mailbox_events.head(tx, ParticipantId(lease.key))
+    head = (await mailbox_events.heads(tx, [lease.key])).get(lease.key)
     if head is None or head["id"] != event_id:
         raise LeaseLostError(f"the event {event_id} is no longer the head of its mailbox")
     return head
 
 
-async def _release(tx: Transaction, lease: Lease, delay: float) -> None:
-    """Release a mailbox, due in *delay* seconds if there is anything in it."""
-    empty = await mailbox_events.head(tx, ParticipantId(lease.key)) is None
-    await lanes.release(tx, lease, None if empty else await tx.now() + span(delay))
+async def _release(tx: Transaction, leases: Sequence[Lease], delay: float) -> None:
+    """Release mailboxes; those that are not empty are due in *delay* seconds."""
+    heads = await mailbox_events.heads(tx, [lease.key for lease in leases])
+    due_at = await tx.now() + span(delay)
+    await lanes.release(tx, [lease for lease in leases if lease.key in heads], due_at)
+    await lanes.release(tx, [lease for lease in leases if lease.key not in heads], None)

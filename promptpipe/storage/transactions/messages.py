@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from promptpipe.model.errors import NotFoundError, PreconditionError
 from promptpipe.model.events import MessageFailed, MessageSent
@@ -23,9 +22,10 @@ from promptpipe.model.participants import Address, AddressKind, ParticipantStatu
 from promptpipe.model.retry import DEFAULT_MAX_ATTEMPTS
 from promptpipe.model.text import shortened, storable
 from promptpipe.storage.transactions import lanes, mailbox_events, participants
-from promptpipe.storage.transactions.values import from_json, span, to_json
+from promptpipe.storage.transactions.values import from_json, micros, span, to_json
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
 
     from promptpipe.model.messages import InDoubtRules, NewMessage
@@ -67,13 +67,11 @@ def recipient_of_lane(key: str) -> ParticipantId:
     return ParticipantId(key.partition("/")[0])
 
 
-@dataclass(frozen=True, slots=True)
-class Placed:
+class Placed(NamedTuple):
     """A message with its address, and its place in its lane; without a place, it is canceled from the start."""
 
     new: NewMessage
     address: Address
-    lane_key: str
     seq: int | None
 
 
@@ -84,53 +82,67 @@ async def enqueue(tx: Transaction, new: NewMessage) -> tuple[OutboxMessage, bool
         existing = await tx.one("message_by_key", dedupe_key=new.dedupe_key, hold=DEDUPE_HOLD)
         if existing is not None and existing["held"]:
             return as_message(existing), False
-    placed = await place(tx, await participants.get(tx, new.participant_id), new)
+    placed = await place(tx, [(await participants.get(tx, new.participant_id), new)])
     if existing is not None:
         await tx.run("forget_key", id=existing["id"])
     await insert(tx, placed)
     return as_message(await row(tx, new.id)), True
 
 
-async def place(tx: Transaction, person: Participant, new: NewMessage) -> Placed:
-    """Take a place for a message in its recipient's lane; none for someone who has withdrawn.
+async def place(tx: Transaction, wanted: Sequence[tuple[Participant, NewMessage]]) -> list[Placed]:
+    """Take places for messages in their recipients' lanes, in the order given; none for who has withdrawn.
 
-    Raise `NotFoundError` when they have no address on the channel. `insert` must follow in the same transaction;
+    Raise `NotFoundError` when a recipient has no address on the channel. `insert` must follow in the same transaction;
     between the two, what comes after lanes in the order of locks may be locked.
     """
+    addresses = [_address_of(person, new) for person, new in wanted]
+    seqs: dict[MessageId, int] = {}
+    for message_class in MessageClass:
+        open_ = [
+            new
+            for person, new in wanted
+            if person.status is not ParticipantStatus.WITHDRAWN and new.message_class is message_class
+        ]
+        if open_:
+            keys = [lane_of(new) for new in open_]
+            taken = await lanes.append(tx, Work.OUTBOX, keys, message_class.priority)
+            seqs |= zip([new.id for new in open_], taken, strict=True)
+    return [Placed(new, address, seqs.get(new.id)) for (_, new), address in zip(wanted, addresses, strict=True)]
+
+
+def _address_of(person: Participant, new: NewMessage) -> Address:
     there = [address for address in person.addresses if address.channel == new.channel]
     if not there:
         raise NotFoundError(f"{new.channel} address of participant", new.participant_id)
     # A phone number before a user id: every account can be reached by it.
-    address = min(there, key=lambda item: item.kind is AddressKind.USER_ID)
-    key = lane_of(new)
-    if person.status is ParticipantStatus.WITHDRAWN:
-        return Placed(new, address, key, None)
-    return Placed(new, address, key, await lanes.append(tx, Work.OUTBOX, key, new.message_class.priority))
+    return min(there, key=lambda item: item.kind is AddressKind.USER_ID)
 
 
-async def insert(tx: Transaction, placed: Placed) -> None:
-    """Put a message into the place that was taken for it."""
-    new = placed.new
-    status = MessageStatus.CANCELED if placed.seq is None else MessageStatus.QUEUED
-    await tx.run(
-        "insert_message",
-        id=new.id,
-        participant_id=new.participant_id,
-        channel=new.channel,
-        recipient=placed.address.value,
-        recipient_kind=placed.address.kind.value,
-        **{"class": new.message_class.value},
-        lane_key=placed.lane_key,
-        seq=placed.seq,
-        kind="text",
-        body=to_json({"body": new.content.body}),
-        status=status.value,
-        max_attempts=DEFAULT_MAX_ATTEMPTS,
-        dedupe_key=new.dedupe_key,
-        flow_type=new.flow_type,
-        expires_at=new.expires_at,
-        in_doubt_policy=None if new.in_doubt_policy is None else new.in_doubt_policy.value,
-    )
+async def insert(tx: Transaction, placed: Sequence[Placed]) -> None:
+    """Put messages into the places that were taken for them."""
+    if not placed:
+        return
+    rows = [
+        {
+            "id": new.id,
+            "participant_id": new.participant_id,
+            "channel": new.channel,
+            "recipient": address.value,
+            "recipient_kind": address.kind.value,
+            "class": new.message_class.value,
+            "lane_key": lane_of(new),
+            "seq": seq,
+            "kind": "text",
+            "body": {"body": new.content.body},
+            "status": (MessageStatus.CANCELED if seq is None else MessageStatus.QUEUED).value,
+            "dedupe_key": new.dedupe_key,
+            "flow_type": new.flow_type,
+            "expires_at": micros(new.expires_at),
+            "in_doubt_policy": None if new.in_doubt_policy is None else new.in_doubt_policy.value,
+        }
+        for new, address, seq in placed
+    ]
+    await tx.run("insert_messages", messages=to_json(rows), max_attempts=DEFAULT_MAX_ATTEMPTS)
 
 
 async def row(tx: Transaction, message_id: str) -> Row:
@@ -206,7 +218,7 @@ async def set_status(
         )
     else:
         return
-    await mailbox_events.append(tx, ParticipantId(message["participant_id"]), event)
+    await mailbox_events.append(tx, [(ParticipantId(message["participant_id"]), event)])
 
 
 async def leave_lane(tx: Transaction, message: Row) -> None:
@@ -263,7 +275,7 @@ async def cancel(tx: Transaction, message_id: MessageId) -> OutboxMessage:
 
 async def _enter_tail(tx: Transaction, message: Row) -> None:
     priority = MessageClass(message["class"]).priority
-    seq = await lanes.append(tx, Work.OUTBOX, message["lane_key"], priority)
+    [seq] = await lanes.append(tx, Work.OUTBOX, [message["lane_key"]], priority)
     await tx.run("enter_lane", id=message["id"], seq=seq)
 
 

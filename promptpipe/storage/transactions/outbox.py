@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -19,7 +18,7 @@ from promptpipe.model.messages import (
 from promptpipe.storage.transactions import lanes, messages
 from promptpipe.storage.transactions import outbox_orders as orders
 from promptpipe.storage.transactions.pages import page
-from promptpipe.storage.transactions.values import span
+from promptpipe.storage.transactions.values import span, to_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -130,7 +129,7 @@ async def _claim(tx: Transaction, request: Claim) -> Claimed[Lease]:
     await tx.lock_lanes([(Work.OUTBOX, row["lane_key"]) for row in postponed])
     for row in postponed:
         priority = MessageClass(row["class"]).priority
-        seq = await lanes.append(tx, Work.OUTBOX, row["lane_key"], priority)
+        [seq] = await lanes.append(tx, Work.OUTBOX, [row["lane_key"]], priority)
         await tx.run("enter_lane", id=row["id"], seq=seq)
     leases, suspect = await lanes.claim(tx, Work.OUTBOX, request)
     dues = [await lanes.next_due_in(tx, Work.OUTBOX)]
@@ -167,8 +166,8 @@ async def _record(tx: Transaction, records: Sequence[SendRecord], rules: InDoubt
         for record in plain
     ]
     if accepted:
-        await tx.run("accept_attempts", accepted=json.dumps(accepted))
-        await tx.run("accept_messages", accepted=json.dumps(accepted))
+        await tx.run("accept_attempts", accepted=to_json(accepted))
+        await tx.run("accept_messages", accepted=to_json(accepted))
     answers: dict[Lease, SendOrder | LeaseLostError | None] = {}
     recorded = {record.order.lease for record in plain}
     for record in records:
@@ -176,7 +175,7 @@ async def _record(tx: Transaction, records: Sequence[SendRecord], rules: InDoubt
         if lease not in recorded:
             answers[lease] = await _record_one(tx, record, rules, held=lease in held)
         elif record.next_within is None:
-            await lanes.release(tx, lease, await messages.head_due(tx, lease.key))
+            await lanes.release(tx, [lease], await messages.head_due(tx, lease.key))
             answers[lease] = None
     for seconds in {record.next_within for record in plain} - {None}:
         going_on = [record.order.lease for record in plain if record.next_within == seconds]
@@ -235,7 +234,7 @@ async def _record_one(
         return lanes.lost(order.lease)
     due_at = await _apply(tx, order, record.settlement, rules)
     if due_at is not None or record.next_within is None:
-        await lanes.release(tx, order.lease, due_at or await messages.head_due(tx, order.lease.key))
+        await lanes.release(tx, [order.lease], due_at or await messages.head_due(tx, order.lease.key))
         return None
     return await orders.next_order(tx, order.lease, record.next_within, rules, orderly=True)
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
-from promptpipe.model.leases import Work
 from promptpipe.model.messages import AttemptState, InDoubtPolicy, MessageStatus, SendOrder
 from promptpipe.storage.transactions import lanes, messages
-from promptpipe.storage.transactions.values import span
+from promptpipe.storage.transactions.values import span, to_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -38,7 +36,7 @@ async def next_orders(
     await lanes.keep(tx, list(marked), lease_seconds, orderly=orderly)
     empty = [lease for lease in leases if lease.key not in heads]
     if empty:
-        await tx.run("release_empty_lanes", kind=Work.OUTBOX.value, keys=[lease.key for lease in empty])
+        await lanes.release(tx, empty, None)
         following |= dict.fromkeys(empty)
     for lease in leases:
         if lease not in following:
@@ -59,7 +57,7 @@ async def _orders(tx: Transaction, marked: Mapping[Lease, Row]) -> list[SendOrde
         for lease, row in marked.items()
     ]
     if attempts:
-        await tx.run("insert_attempts", attempts=json.dumps(attempts))
+        await tx.run("insert_attempts", attempts=to_json(attempts))
     return [SendOrder(lease, messages.as_message(row), row["attempts"]) for lease, row in marked.items()]
 
 
@@ -78,11 +76,11 @@ async def next_order(
             await messages.doubt(tx, head, head["attempts"], rules, start=start, error=SENDER_VANISHED)
             head = await messages.row(tx, head["id"])
         if head["status"] == MessageStatus.IN_DOUBT.value and head["doubt_until"] > await tx.now():
-            await lanes.release(tx, lease, head["doubt_until"])
+            await lanes.release(tx, [lease], head["doubt_until"])
             return None
         pause = await tx.one("channel_pause", name=head["channel"])
         if pause is not None:
-            await lanes.release(tx, lease, pause["paused_until"])
+            await lanes.release(tx, [lease], pause["paused_until"])
             return None
         marked = await _marked(tx, head, rules)
         if marked is None:
@@ -90,7 +88,7 @@ async def next_order(
         [order] = await _orders(tx, {lease: marked})
         await lanes.keep(tx, [lease], lease_seconds, orderly=orderly)
         return order
-    await lanes.release(tx, lease, None)
+    await lanes.release(tx, [lease], None)
     return None
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields
+from collections import defaultdict
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -72,19 +73,69 @@ class ParticipantTransactions:
 
 async def get(tx: Transaction, participant_id: ParticipantId) -> Participant:
     """See `ParticipantStore.get`."""
-    row = await tx.one("participant", id=participant_id)
-    if row is None:
+    found = await those(tx, [participant_id])
+    if participant_id not in found:
         raise NotFoundError("participant", participant_id)
-    return (await _with_addresses(tx, [row]))[0]
+    return found[participant_id]
 
 
-async def _with_addresses(tx: Transaction, rows: Sequence[Row]) -> tuple[Participant, ...]:
-    """Return the participants in *rows*."""
-    addresses: dict[str, list[Address]] = {row["id"]: [] for row in rows}
-    for row in await tx.all("addresses_of", participant_ids=list(addresses)):
-        address = Address(row["channel"], AddressKind(row["kind"]), row["address"])
-        addresses[row["participant_id"]].append(address)
-    return tuple(_as_participant(row, addresses[row["id"]]) for row in rows)
+async def those(tx: Transaction, ids: Sequence[ParticipantId]) -> dict[ParticipantId, Participant]:
+    """Return those participants that there are."""
+    values = {"participant_ids": list(ids)}
+    rows, addresses = await tx.several(("participants", values), ("addresses_of", values))
+    return {person.id: person for person in _as_participants(rows, addresses)}
+
+
+async def conversations(tx: Transaction, ids: Sequence[str]) -> dict[str, Conversation]:
+    """Return the conversations of those participants that there are."""
+    if not ids:
+        return {}
+    values = {"participant_ids": list(ids)}
+    rows, addresses, states, hooks = await tx.several(
+        ("participants", values), ("addresses_of", values), ("flow_states_of", values), ("hooks_of", values)
+    )
+    found: dict[str, Conversation] = {
+        person.id: Conversation(person, [], []) for person in _as_participants(rows, addresses)
+    }
+    for row in states:
+        if row["participant_id"] in found:
+            found[row["participant_id"]].state_rows.append(row)
+    for row in hooks:
+        if row["participant_id"] in found:
+            found[row["participant_id"]].hook_rows.append(row)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """A participant with the rows of their flow states and response handlers."""
+
+    participant: Participant
+    state_rows: list[Row]
+    hook_rows: list[Row]
+
+    def states(self) -> dict[str, FlowState]:
+        """Return their states, by flow type; raise `ValueError` when one is not what it should be."""
+        return {row["flow_type"]: as_flow_state(row) for row in self.state_rows}
+
+    def hooks(self) -> tuple[Hook, ...]:
+        """Return their response handlers that have not expired, the one to be asked first, first."""
+        return tuple(
+            Hook(
+                participant_id=self.participant.id,
+                handler_type=row["handler_type"],
+                flow_type=row["flow_type"],
+                expires_at=row["expires_at"],
+            )
+            for row in self.hook_rows
+        )
+
+
+def _as_participants(rows: Sequence[Row], addresses: Sequence[Row]) -> list[Participant]:
+    owned: dict[str, list[Address]] = defaultdict(list)
+    for row in addresses:
+        owned[row["participant_id"]].append(Address(row["channel"], AddressKind(row["kind"]), row["address"]))
+    return [_as_participant(row, owned[row["id"]]) for row in rows]
 
 
 def _as_participant(row: Row, addresses: Sequence[Address]) -> Participant:
@@ -160,7 +211,7 @@ async def _enroll_once(tx: Transaction, address: Address, profile: Profile, enro
     if owner is not None:
         raise AlreadyExistsError("participant", owner, f"{address.value} is the address of participant {owner}")
     participant_id = await enroll(tx, [address], profile, enrollment)
-    await mailbox_events.append(tx, participant_id, Enrolled(flow_type=enrollment.flow_type))
+    await mailbox_events.append(tx, [(participant_id, Enrolled(flow_type=enrollment.flow_type))])
     return await get(tx, participant_id)
 
 
@@ -174,7 +225,8 @@ async def _find_one(tx: Transaction, address: Address) -> Participant:
 async def _list(tx: Transaction, status: ParticipantStatus | None, request: PageRequest) -> Page[Participant]:
     value = None if status is None else status.value
     rows = await page(tx, "list_participants", request, lambda row: row, status=value)
-    return Page(await _with_addresses(tx, rows.items), rows.last)
+    addresses = await tx.all("addresses_of", participant_ids=[row["id"] for row in rows.items])
+    return Page(tuple(_as_participants(rows.items, addresses)), rows.last)
 
 
 async def _update(
@@ -211,25 +263,6 @@ async def add_hook(tx: Transaction, hook: Hook) -> bool:
         expires_at=hook.expires_at,
     )
     return bool(added)
-
-
-async def flow_states(tx: Transaction, participant_id: ParticipantId) -> Mapping[str, FlowState]:
-    """Return a participant's states, by flow type."""
-    rows = await tx.all("flow_states_of", participant_id=participant_id)
-    return {row["flow_type"]: as_flow_state(row) for row in rows}
-
-
-async def hooks(tx: Transaction, participant_id: ParticipantId) -> tuple[Hook, ...]:
-    """Return a participant's response handlers that have not expired, the one to be asked first, first."""
-    return tuple(
-        Hook(
-            participant_id=participant_id,
-            handler_type=row["handler_type"],
-            flow_type=row["flow_type"],
-            expires_at=row["expires_at"],
-        )
-        for row in await tx.all("hooks_of", participant_id=participant_id)
-    )
 
 
 async def _flow_state(tx: Transaction, participant_id: ParticipantId, flow_type: str) -> FlowState:

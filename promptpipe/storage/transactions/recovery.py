@@ -138,7 +138,7 @@ async def _requeue_jobs(tx: Transaction, me: WorkerId) -> int:
 async def _release_mailboxes(tx: Transaction, me: WorkerId) -> int:
     stale = await tx.all("stale_lanes", kind=Work.MAILBOX.value, me=me)
     for lane in stale:
-        empty = await mailbox_events.head(tx, lane["key"]) is None
+        empty = not await mailbox_events.heads(tx, [lane["key"]])
         due_at = None if empty else await tx.now()
         await tx.run("abandon_lane", kind=Work.MAILBOX.value, key=lane["key"], due_at=due_at)
     tx.wake(Work.MAILBOX)
@@ -171,7 +171,7 @@ async def _report_lost_timer(tx: Transaction, timer: LostTimer, event: TimerLost
     await tx.lock_lanes([(Work.MAILBOX, timer.participant_id)])
     if await tx.one("waiting_loss", job_id=timer.job_id, kind=event.kind) is not None:
         return False
-    await mailbox_events.append(tx, timer.participant_id, event)
+    await mailbox_events.append(tx, [(timer.participant_id, event)])
     return True
 
 

@@ -52,6 +52,10 @@ class Transaction(ABC):
         """Run a statement and return its rows."""
 
     @abstractmethod
+    async def several(self, *statements: tuple[str, Mapping[str, object]]) -> list[Sequence[Row]]:
+        """Run statements that do not depend on each other, each with its values, and return the rows of each."""
+
+    @abstractmethod
     async def now(self) -> datetime:
         """Return one instant for all of this transaction."""
 
@@ -66,10 +70,6 @@ class Transaction(ABC):
     @abstractmethod
     async def lock_lanes(self, lanes: Collection[tuple[Work, str]]) -> None:
         """Lock those of *lanes* that exist, in the order in which everybody does, before anything of a later class."""
-
-    @abstractmethod
-    async def lock_jobs(self, dedupe_keys: Collection[str]) -> None:
-        """Lock the live jobs that have one of *dedupe_keys*, in the order in which everybody does."""
 
     @abstractmethod
     async def lock_queue(self, queue: str) -> None:

@@ -32,8 +32,10 @@ FROM job_history WHERE id = :id
 -- name: job_to_change
 SELECT *, NULL::timestamptz AS finished_at FROM jobs WHERE id = :id FOR UPDATE
 
--- name: job_by_key
-SELECT *, NULL::timestamptz AS finished_at FROM jobs WHERE dedupe_key = :dedupe_key FOR UPDATE
+-- name: jobs_by_key
+-- Locked in the order in which everybody does.
+SELECT *, NULL::timestamptz AS finished_at FROM jobs WHERE dedupe_key = ANY (:dedupe_keys) AND dedupe_key IS NOT NULL
+ORDER BY id FOR UPDATE
 
 -- name: taken_keys
 SELECT dedupe_key FROM jobs WHERE dedupe_key = ANY (:dedupe_keys)
@@ -241,5 +243,12 @@ WHERE id = :id
 -- name: delete_job_history
 DELETE FROM job_history WHERE id = :id
 
--- name: lock_jobs
-SELECT id FROM jobs WHERE dedupe_key = ANY (:dedupe_keys) AND dedupe_key IS NOT NULL ORDER BY id FOR UPDATE
+-- name: cancel_jobs
+WITH gone AS (
+    DELETE FROM jobs WHERE id = ANY (:ids) RETURNING jobs.*
+)
+INSERT INTO job_history (id, queue, priority, kind, status, run_at, payload, dedupe_key, participant_id, attempt,
+    max_attempts, worker, last_error, created_at, finished_at)
+SELECT id, queue, priority, kind, 'canceled', run_at, payload, dedupe_key, participant_id, attempt, max_attempts,
+    worker, last_error, created_at, promptpipe_now()
+FROM gone

@@ -5,13 +5,16 @@ SELECT nextval('fences') AS value
 -- Its commit waits for the disk, and for standbys: a number of a sequence is written only now and then.
 SELECT pg_logical_emit_message(true, 'promptpipe', '')
 
--- name: append_to_lane
+-- name: append_to_lanes
+-- *appended* is a JSON object: how many are appended, by the lanes' keys. Locked in the order in which everybody does.
 -- Only an empty lane becomes due by this: one that is held, or backs off, keeps its time.
-INSERT INTO lanes (kind, key, priority, seq, due_at) VALUES (:kind, :key, :priority, 1, promptpipe_now())
+INSERT INTO lanes (kind, key, priority, seq, due_at)
+SELECT :kind, key, :priority, appended::bigint, promptpipe_now()
+FROM jsonb_each_text(:appended::jsonb) AS lane (key, appended) ORDER BY key COLLATE "C"
 ON CONFLICT (kind, key) DO UPDATE SET
-    seq = lanes.seq + 1,
+    seq = lanes.seq + excluded.seq,
     due_at = coalesce(lanes.due_at, greatest(excluded.due_at, lanes.pace_at))
-RETURNING seq
+RETURNING key, seq
 
 -- name: due_lanes
 -- A lease that ran out counts as a crash: `leased` is still 1 then.
@@ -34,14 +37,11 @@ WHERE kind = :kind AND key = ANY (:keys)
 -- name: next_due_lane
 SELECT min(due_at) - promptpipe_now() AS due_in FROM lanes WHERE kind = :kind AND priority = :priority AND due_at > promptpipe_now()
 
--- name: held_lane
-SELECT key FROM lanes WHERE kind = :kind AND key = :key AND fence = :fence AND leased FOR UPDATE
-
 -- name: held_lanes
--- *leases* is a JSON object: the fences by the lanes' keys.
+-- *leases* is a JSON object: the fences by the lanes' keys. Locked in the order in which everybody does.
 SELECT l.key, l.fence FROM jsonb_each_text(:leases::jsonb) AS wanted (key, fence)
 JOIN lanes l ON l.kind = :kind AND l.key = wanted.key AND l.fence = wanted.fence::bigint
-WHERE l.leased
+WHERE l.leased ORDER BY l.key FOR UPDATE OF l
 
 -- name: extend_lanes
 -- Locked in the order in which everybody does.
@@ -61,14 +61,10 @@ UPDATE lanes SET due_at = promptpipe_now() + :lease, crashes = crashes * (1 - :o
 WHERE kind = :kind AND key = ANY (:keys)
     AND (due_at < promptpipe_now() + :kept OR crashes > 0)
 
--- name: release_lane
+-- name: release_lanes
 UPDATE lanes SET
     due_at = CASE WHEN :due_at::timestamptz IS NULL THEN NULL ELSE greatest(:due_at::timestamptz, pace_at) END,
     leased = false, worker = NULL, crashes = 0
-WHERE kind = :kind AND key = :key
-
--- name: release_empty_lanes
-UPDATE lanes SET due_at = NULL, leased = false, worker = NULL, crashes = 0
 WHERE kind = :kind AND key = ANY (:keys)
 
 -- name: set_lane_due

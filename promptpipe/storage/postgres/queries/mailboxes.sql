@@ -1,15 +1,20 @@
--- name: insert_event
+-- name: insert_events
+-- *events* is a JSON array.
 INSERT INTO mailbox_events (id, participant_id, seq, kind, payload, job_id, dedupe_key, max_attempts, created_at)
-VALUES (:id, :participant_id, :seq, :kind, :payload, :job_id, :dedupe_key, :max_attempts, promptpipe_now())
+SELECT id, participant_id, seq, kind, payload, job_id, dedupe_key, :max_attempts, promptpipe_now()
+FROM jsonb_to_recordset(:events::jsonb) AS event (id text, participant_id text, seq bigint, kind text, payload jsonb,
+    job_id text, dedupe_key text)
 
--- name: head_event
-SELECT * FROM mailbox_events WHERE participant_id = :participant_id AND seq IS NOT NULL ORDER BY seq LIMIT 1
+-- name: head_events
+SELECT head.* FROM unnest(:participant_ids::text[]) AS wanted (participant_id), LATERAL (
+    SELECT * FROM mailbox_events WHERE participant_id = wanted.participant_id AND seq IS NOT NULL ORDER BY seq LIMIT 1
+) AS head
 
--- name: hand_out_event
-UPDATE mailbox_events SET attempt = attempt + 1 WHERE id = :id
+-- name: hand_out_events
+UPDATE mailbox_events SET attempt = attempt + 1 WHERE id = ANY (:ids)
 
--- name: delete_event
-DELETE FROM mailbox_events WHERE id = :id RETURNING 1 AS one
+-- name: delete_events
+DELETE FROM mailbox_events WHERE id = ANY (:ids) RETURNING id
 
 -- name: set_event_aside
 UPDATE mailbox_events SET seq = NULL, last_error = :last_error WHERE id = :id
@@ -22,12 +27,12 @@ UPDATE mailbox_events SET attempt = attempt - 1
 WHERE participant_id = :participant_id AND attempt > 0
     AND seq = (SELECT min(seq) FROM mailbox_events WHERE participant_id = :participant_id AND seq IS NOT NULL)
 
--- name: waiting_timer_by_key
+-- name: waiting_timers
 -- One that was set aside keeps no key taken.
-SELECT * FROM mailbox_events WHERE dedupe_key = :dedupe_key AND seq IS NOT NULL
+SELECT * FROM mailbox_events WHERE dedupe_key = ANY (:dedupe_keys) AND seq IS NOT NULL
 
 -- name: waiting_loss
 SELECT id FROM mailbox_events WHERE job_id = :job_id AND kind = :kind
 
--- name: mark_response_processed
-UPDATE responses SET processed_at = promptpipe_now() WHERE id = :id
+-- name: mark_responses_processed
+UPDATE responses SET processed_at = promptpipe_now() WHERE id = ANY (:ids)

@@ -1,8 +1,13 @@
--- name: insert_message
+-- name: insert_messages
+-- *messages* is a JSON array, times in it microseconds since 1970.
 INSERT INTO outbox_messages (id, participant_id, channel, recipient, recipient_kind, class, lane_key, seq, kind, body,
     status, max_attempts, dedupe_key, flow_type, expires_at, in_doubt_policy, created_at, updated_at)
-VALUES (:id, :participant_id, :channel, :recipient, :recipient_kind, :class, :lane_key, :seq, :kind, :body,
-    :status, :max_attempts, :dedupe_key, :flow_type, :expires_at, :in_doubt_policy, promptpipe_now(), promptpipe_now())
+SELECT id, participant_id, channel, recipient, recipient_kind, class, lane_key, seq, kind, body, status, :max_attempts,
+    dedupe_key, flow_type, 'epoch'::timestamptz + expires_at * interval '1 microsecond', in_doubt_policy,
+    promptpipe_now(), promptpipe_now()
+FROM jsonb_to_recordset(:messages::jsonb) AS message (id text, participant_id text, channel text, recipient text,
+    recipient_kind text, class text, lane_key text, seq bigint, kind text, body jsonb, status text, dedupe_key text,
+    flow_type text, expires_at bigint, in_doubt_policy text)
 
 -- name: message
 SELECT * FROM outbox_messages WHERE id = :id

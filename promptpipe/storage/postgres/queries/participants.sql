@@ -1,5 +1,5 @@
--- name: participant
-SELECT * FROM conversation_participants WHERE id = :id
+-- name: participants
+SELECT * FROM conversation_participants WHERE id = ANY (:participant_ids)
 
 -- name: participant_to_change
 SELECT * FROM conversation_participants WHERE id = :id FOR UPDATE
@@ -27,7 +27,7 @@ RETURNING 1 AS one
 UPDATE conversation_participants SET channel = :channel, updated_at = promptpipe_now() WHERE id = :id AND channel <> :channel
 
 -- name: flow_states_of
-SELECT * FROM flow_states WHERE participant_id = :participant_id
+SELECT * FROM flow_states WHERE participant_id = ANY (:participant_ids)
 
 -- name: flow_state
 SELECT * FROM flow_states WHERE participant_id = :participant_id AND flow_type = :flow_type
@@ -36,15 +36,18 @@ SELECT * FROM flow_states WHERE participant_id = :participant_id AND flow_type =
 INSERT INTO flow_states (participant_id, flow_type, current_state, state_data, version, created_at, updated_at)
 VALUES (:participant_id, :flow_type, :current_state, :state_data, 1, promptpipe_now(), promptpipe_now())
 
--- name: change_flow_state
-UPDATE flow_states SET current_state = :current_state, state_data = :state_data, version = version + 1,
+-- name: change_flow_states
+-- *changes* is a JSON array.
+UPDATE flow_states f SET current_state = c.current_state, state_data = c.state_data, version = version + 1,
     updated_at = promptpipe_now()
-WHERE participant_id = :participant_id AND flow_type = :flow_type AND version = :from_version
-RETURNING 1 AS one
+FROM jsonb_to_recordset(:changes::jsonb) AS c (participant_id text, flow_type text, current_state text,
+    state_data jsonb, from_version bigint)
+WHERE f.participant_id = c.participant_id AND f.flow_type = c.flow_type AND f.version = c.from_version
+RETURNING f.participant_id, f.flow_type
 
 -- name: hooks_of
 -- The one that expires soonest comes first: a question's handler before the conversation's.
-SELECT * FROM registered_hooks WHERE participant_id = :participant_id
+SELECT participant_id, handler_type, flow_type, expires_at FROM registered_hooks WHERE participant_id = ANY (:participant_ids)
     AND (expires_at IS NULL OR expires_at > promptpipe_now())
 ORDER BY expires_at NULLS LAST, created_at DESC
 

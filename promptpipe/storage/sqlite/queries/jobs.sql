@@ -28,8 +28,8 @@ FROM job_history WHERE id = :id
 -- name: job_to_change
 SELECT *, NULL AS finished_at FROM jobs WHERE id = :id
 
--- name: job_by_key
-SELECT *, NULL AS finished_at FROM jobs WHERE dedupe_key = :dedupe_key
+-- name: jobs_by_key
+SELECT *, NULL AS finished_at FROM jobs WHERE dedupe_key IN (SELECT value FROM json_each(:dedupe_keys))
 
 -- name: taken_keys
 SELECT dedupe_key FROM jobs WHERE dedupe_key IN (SELECT value FROM json_each(:dedupe_keys))
@@ -164,6 +164,14 @@ DELETE FROM jobs WHERE id IN (
     WHERE fence = wanted.value AND status = 'running' AND rerun_at IS NULL
 )
 RETURNING id
+
+-- name: cancel_jobs
+INSERT INTO job_history (id, queue, priority, kind, status, run_at, payload, dedupe_key, participant_id, attempt,
+    max_attempts, worker, last_error, created_at, finished_at)
+SELECT id, queue, priority, kind, 'canceled', run_at, payload, dedupe_key, participant_id, attempt, max_attempts,
+    worker, last_error, created_at, :now
+FROM jobs WHERE id IN (SELECT value FROM json_each(:ids));
+DELETE FROM jobs WHERE id IN (SELECT value FROM json_each(:ids))
 
 -- name: delete_job
 DELETE FROM jobs WHERE id = :id

@@ -4,13 +4,15 @@ UPDATE sequences SET value = value + 1 WHERE name = 'fence' RETURNING value
 -- name: probe
 UPDATE sequences SET value = value + 1 WHERE name = 'fence'
 
--- name: append_to_lane
+-- name: append_to_lanes
+-- *appended* is a JSON object: how many are appended, by the lanes' keys.
 -- Only an empty lane becomes due by this: one that is held, or backs off, keeps its time.
-INSERT INTO lanes (kind, key, priority, seq, due_at) VALUES (:kind, :key, :priority, 1, :now)
+INSERT INTO lanes (kind, key, priority, seq, due_at)
+SELECT :kind, lane.key, :priority, lane.value, :now FROM json_each(:appended) AS lane WHERE true
 ON CONFLICT (kind, key) DO UPDATE SET
-    seq = seq + 1,
+    seq = seq + excluded.seq,
     due_at = coalesce(due_at, max(excluded.due_at, pace_at))
-RETURNING seq
+RETURNING key, seq
 
 -- name: due_lanes
 -- A lease that ran out counts as a crash: `leased` is still 1 then.
@@ -33,9 +35,6 @@ WHERE kind = :kind AND key IN (SELECT value FROM json_each(:keys))
 -- name: next_due_lane
 SELECT min(due_at) - :now AS due_in FROM lanes WHERE kind = :kind AND priority = :priority AND due_at > :now
 
--- name: held_lane
-SELECT due_at, pace_at FROM lanes WHERE kind = :kind AND key = :key AND fence = :fence AND leased = 1
-
 -- name: held_lanes
 -- *leases* is a JSON object: the fences by the lanes' keys.
 SELECT lanes.key, lanes.fence FROM json_each(:leases) AS wanted
@@ -56,12 +55,8 @@ UPDATE lanes SET due_at = :now + :lease, crashes = crashes * (1 - :orderly)
 WHERE kind = :kind AND key IN (SELECT value FROM json_each(:keys))
     AND (due_at < :now + :kept OR crashes > 0)
 
--- name: release_lane
+-- name: release_lanes
 UPDATE lanes SET due_at = max(:due_at, pace_at), leased = 0, worker = NULL, crashes = 0
-WHERE kind = :kind AND key = :key
-
--- name: release_empty_lanes
-UPDATE lanes SET due_at = NULL, leased = 0, worker = NULL, crashes = 0
 WHERE kind = :kind AND key IN (SELECT value FROM json_each(:keys))
 
 -- name: set_lane_due

@@ -1,15 +1,22 @@
--- name: insert_event
+-- name: insert_events
+-- *events* is a JSON array.
 INSERT INTO mailbox_events (id, participant_id, seq, kind, payload, job_id, dedupe_key, max_attempts, created_at)
-VALUES (:id, :participant_id, :seq, :kind, :payload, :job_id, :dedupe_key, :max_attempts, :now)
+SELECT value ->> 'id', value ->> 'participant_id', value ->> 'seq', value ->> 'kind', value -> 'payload',
+    value ->> 'job_id', value ->> 'dedupe_key', :max_attempts, :now
+FROM json_each(:events)
 
--- name: head_event
-SELECT * FROM mailbox_events WHERE participant_id = :participant_id AND seq IS NOT NULL ORDER BY seq LIMIT 1
+-- name: head_events
+SELECT * FROM mailbox_events WHERE id IN (
+    SELECT (SELECT id FROM mailbox_events
+            WHERE participant_id = wanted.value AND seq IS NOT NULL ORDER BY seq LIMIT 1)
+    FROM json_each(:participant_ids) AS wanted
+)
 
--- name: hand_out_event
-UPDATE mailbox_events SET attempt = attempt + 1 WHERE id = :id RETURNING *
+-- name: hand_out_events
+UPDATE mailbox_events SET attempt = attempt + 1 WHERE id IN (SELECT value FROM json_each(:ids))
 
--- name: delete_event
-DELETE FROM mailbox_events WHERE id = :id
+-- name: delete_events
+DELETE FROM mailbox_events WHERE id IN (SELECT value FROM json_each(:ids)) RETURNING id
 
 -- name: set_event_aside
 UPDATE mailbox_events SET seq = NULL, last_error = :last_error WHERE id = :id
@@ -22,12 +29,12 @@ UPDATE mailbox_events SET attempt = attempt - 1
 WHERE participant_id = :participant_id AND attempt > 0
     AND seq = (SELECT min(seq) FROM mailbox_events WHERE participant_id = :participant_id AND seq IS NOT NULL)
 
--- name: waiting_timer_by_key
+-- name: waiting_timers
 -- One that was set aside keeps no key taken.
-SELECT * FROM mailbox_events WHERE dedupe_key = :dedupe_key AND seq IS NOT NULL
+SELECT * FROM mailbox_events WHERE dedupe_key IN (SELECT value FROM json_each(:dedupe_keys)) AND seq IS NOT NULL
 
 -- name: waiting_loss
 SELECT id FROM mailbox_events WHERE job_id = :job_id AND kind = :kind
 
--- name: mark_response_processed
-UPDATE responses SET processed_at = :now WHERE id = :id
+-- name: mark_responses_processed
+UPDATE responses SET processed_at = :now WHERE id IN (SELECT value FROM json_each(:ids))

@@ -1,8 +1,12 @@
--- name: insert_message
+-- name: insert_messages
+-- *messages* is a JSON array, times in it microseconds since 1970.
 INSERT INTO outbox_messages (id, participant_id, channel, recipient, recipient_kind, class, lane_key, seq, kind, body,
     status, max_attempts, dedupe_key, flow_type, expires_at, in_doubt_policy, created_at, updated_at)
-VALUES (:id, :participant_id, :channel, :recipient, :recipient_kind, :class, :lane_key, :seq, :kind, :body,
-    :status, :max_attempts, :dedupe_key, :flow_type, :expires_at, :in_doubt_policy, :now, :now)
+SELECT value ->> 'id', value ->> 'participant_id', value ->> 'channel', value ->> 'recipient',
+    value ->> 'recipient_kind', value ->> 'class', value ->> 'lane_key', value ->> 'seq', value ->> 'kind',
+    value -> 'body', value ->> 'status', :max_attempts, value ->> 'dedupe_key', value ->> 'flow_type',
+    value ->> 'expires_at', value ->> 'in_doubt_policy', :now, :now
+FROM json_each(:messages)
 
 -- name: message
 SELECT * FROM outbox_messages WHERE id = :id

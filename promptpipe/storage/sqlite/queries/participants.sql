@@ -1,5 +1,5 @@
--- name: participant
-SELECT * FROM conversation_participants WHERE id = :id
+-- name: participants
+SELECT * FROM conversation_participants WHERE id IN (SELECT value FROM json_each(:participant_ids))
 
 -- name: participant_to_change
 SELECT * FROM conversation_participants WHERE id = :id
@@ -26,7 +26,7 @@ ON CONFLICT DO NOTHING
 UPDATE conversation_participants SET channel = :channel, updated_at = :now WHERE id = :id AND channel <> :channel
 
 -- name: flow_states_of
-SELECT * FROM flow_states WHERE participant_id = :participant_id
+SELECT * FROM flow_states WHERE participant_id IN (SELECT value FROM json_each(:participant_ids))
 
 -- name: flow_state
 SELECT * FROM flow_states WHERE participant_id = :participant_id AND flow_type = :flow_type
@@ -35,14 +35,18 @@ SELECT * FROM flow_states WHERE participant_id = :participant_id AND flow_type =
 INSERT INTO flow_states (participant_id, flow_type, current_state, state_data, version, created_at, updated_at)
 VALUES (:participant_id, :flow_type, :current_state, :state_data, 1, :now, :now)
 
--- name: change_flow_state
-UPDATE flow_states SET current_state = :current_state, state_data = :state_data, version = version + 1,
-    updated_at = :now
-WHERE participant_id = :participant_id AND flow_type = :flow_type AND version = :from_version
+-- name: change_flow_states
+-- *changes* is a JSON array.
+UPDATE flow_states SET current_state = value ->> 'current_state', state_data = value -> 'state_data',
+    version = version + 1, updated_at = :now
+FROM json_each(:changes)
+WHERE flow_states.participant_id = value ->> 'participant_id' AND flow_states.flow_type = value ->> 'flow_type'
+    AND version = value ->> 'from_version'
+RETURNING participant_id, flow_type
 
 -- name: hooks_of
 -- The one that expires soonest comes first: a question's handler before the conversation's.
-SELECT * FROM registered_hooks WHERE participant_id = :participant_id
+SELECT participant_id, handler_type, flow_type, expires_at FROM registered_hooks WHERE participant_id IN (SELECT value FROM json_each(:participant_ids))
     AND (expires_at IS NULL OR expires_at > :now)
 ORDER BY expires_at IS NULL, expires_at, created_at DESC
 
