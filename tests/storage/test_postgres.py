@@ -6,11 +6,12 @@ import signal
 import time
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, LiteralString
+from typing import TYPE_CHECKING, Any, LiteralString
 
 import psycopg
 import pytest
 import trio
+from psycopg.conninfo import make_conninfo
 
 from promptpipe.metrics import PrometheusMetrics
 from promptpipe.model.errors import SchemaError, SettingsError, StoreUnavailableError
@@ -216,6 +217,18 @@ CREATE TRIGGER failing BEFORE INSERT ON jobs FOR EACH ROW EXECUTE FUNCTION fail(
 
 def let_inserts_fail(config: PostgresConfig, code: str, times: int) -> None:
     execute(config, FAILING.replace("{code}", code).replace("{times}", str(times)))
+
+
+@pytest.mark.parametrize(
+    ("settings", "mode"),
+    [({}, "force_generic_plan"), ({"pooled": True}, "auto"), ({"options": "-c plan_cache_mode=auto"}, "auto")],
+)
+async def test_plans_are_those_that_were_looked_at(config: PostgresConfig, settings: dict[str, Any], mode: str) -> None:
+    """Unless the connection is somebody else's too, or the operator says otherwise."""
+    url = make_conninfo(config.url, options=settings.get("options"))
+    async with await replace(config, url=url, pooled="pooled" in settings).connect() as connection:
+        [row] = await (await connection.execute("SHOW plan_cache_mode")).fetchall()
+    assert row == {"plan_cache_mode": mode}
 
 
 @pytest.mark.parametrize("code", ["40001", "40P01"])

@@ -129,10 +129,11 @@ async def _claim(
     claimed: list[LeasedJob] = []
     suspect: list[LeasedJob] = []
     ended = False
+    due_in = None
     for queue in request.queues:
         if (room := request.limit - len(claimed)) > 0:
             level = floors.of(queue, thorough=request.thorough)
-            rows = await _lease(tx, request, queue, room, level, excluded)
+            rows, due_in = await _lease(tx, request, queue, room, level, excluded)
             if not held.isdisjoint(row["id"] for row in rows):
                 raise _HeldError
             fit = await _fit_to_run(tx, rows)
@@ -144,13 +145,13 @@ async def _claim(
         for queue in request.queues:
             if not suspect:
                 level = floors.of(queue, thorough=True)
-                rows = await _lease(tx, request, queue, 1, level, list(held) or excluded, crashed=True)
+                rows, due_in = await _lease(tx, request, queue, 1, level, list(held) or excluded, crashed=True)
                 suspect = await _fit_to_run(tx, rows)
                 ended = ended or len(suspect) < len(rows)
     return Claimed(
         items=claimed,
         suspect=suspect[0] if suspect else None,
-        next_due_in=0.0 if ended else await _next_due_in(tx, request),
+        next_due_in=0.0 if ended else due_in,
     )
 
 
@@ -163,21 +164,27 @@ async def _lease(
     excluded: Sequence[str],
     *,
     crashed: bool = False,
-) -> Sequence[Row]:
-    """Lease due jobs of a queue, at most *room*: suspects, if *crashed*, or others."""
+) -> tuple[Sequence[Row], float | None]:
+    """Lease due jobs of a queue, at most *room*: suspects, if *crashed*, or others.
+
+    Return also the seconds until the next job of any queue is due; None when none is in sight.
+    """
     await tx.lock_queue(queue)
-    rows = await tx.all(
-        "claim_jobs",
-        queue=queue,
-        limit=room,
-        floors=list(floors),
-        crashed=crashed,
-        suspect_from=SUSPECT_FROM,
-        held=list(excluded),
-        worker=request.worker,
-        lease=span(request.seconds),
-    )
-    return sorted(rows, key=lambda row: (row["priority"], row["run_at"], row["id"]))
+    claim = {
+        "queue": queue,
+        "limit": room,
+        "floors": list(floors),
+        "crashed": crashed,
+        "suspect_from": SUSPECT_FROM,
+        "held": list(excluded),
+        "worker": request.worker,
+        "lease": span(request.seconds),
+    }
+    look = {"queues": list(request.queues), "lease": span(request.seconds)}
+    rows, [following] = await tx.several(("claim_jobs", claim), ("next_due_job", look))
+    due_in = following["due_in"]
+    ordered = sorted(rows, key=lambda row: (row["priority"], row["run_at"], row["id"]))
+    return ordered, None if due_in is None else due_in.total_seconds()
 
 
 async def _fit_to_run(tx: Transaction, rows: Sequence[Row]) -> list[LeasedJob]:
@@ -193,11 +200,6 @@ async def _fit_to_run(tx: Transaction, rows: Sequence[Row]) -> list[LeasedJob]:
         else:
             fit.append(LeasedJob(Lease(Work.JOB, row["id"], row["fence"]), jobs.as_job(row)))
     return fit
-
-
-async def _next_due_in(tx: Transaction, request: Claim) -> float | None:
-    row = await tx.the("next_due_job", queues=list(request.queues), lease=span(request.seconds))
-    return None if row["due_in"] is None else row["due_in"].total_seconds()
 
 
 async def _finish(tx: Transaction, endings: Sequence[Ending]) -> frozenset[Lease]:
