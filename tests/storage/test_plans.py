@@ -57,7 +57,7 @@ HOT = {
     "attempt": "PRIMARY KEY (message_id=? AND n=?)",
     "attempt_by_provider_id": "outbox_attempts_provider (channel=? AND provider_id=?)",
     "restart_doubts": "outbox_messages_in_doubt (doubt_until>?)",
-    "owner_of_address": "PRIMARY KEY (channel=? AND address=?)",
+    "owners_of_addresses": "PRIMARY KEY (channel=? AND address=?)",
     "addresses_of": "participant_addresses_owner (participant_id=?)",
     "participants": "sqlite_autoindex_conversation_participants_1 (id=?)",
     "flow_states_of": "sqlite_autoindex_flow_states_1 (participant_id=?)",

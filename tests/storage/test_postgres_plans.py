@@ -59,7 +59,7 @@ HOT = {
     "mark_sending": ("outbox_messages_pkey", ["id"]),
     "attempt": ("outbox_attempts_pkey", ["message_id", "n"]),
     "attempt_by_provider_id": ("outbox_attempts_provider", ["channel", "provider_id"]),
-    "owner_of_address": ("participant_addresses_pkey", ["channel", "address"]),
+    "owners_of_addresses": ("participant_addresses_pkey", ["channel", "address"]),
     "addresses_of": ("participant_addresses_owner", ["participant_id"]),
     "participants": ("conversation_participants_pkey", ["id"]),
     "flow_states_of": ("flow_states_pkey", ["participant_id"]),
@@ -95,6 +95,7 @@ FROM generate_series(1, 3000) AS n;
 INSERT INTO outbox_attempts (message_id, n, fence, channel, state, started_at)
 SELECT 'm' || n, 1, n, 'c', 'sending', now() FROM generate_series(1, 3000) AS n;
 INSERT INTO flow_states SELECT 'p' || n, 'f' || n % 3, 's', '{}', 1, now(), now() FROM generate_series(1, 50000) AS n;
+INSERT INTO participant_addresses SELECT 'c', 'a' || n, 'phone', 'p' || n, now() FROM generate_series(1, 3000) AS n;
 INSERT INTO responses (id, participant_id, channel, number_id, message_id, sender, type, text, raw, received_at)
 SELECT 'r' || n, 'p' || n, 'c', 'n', 'w' || n, 's', 'text', 't', '', now() FROM generate_series(1, 3000) AS n;
 INSERT INTO schedules (id, version, kind, queue, priority, payload, participant_id, hour, minute, zone, misfire, paused,

@@ -7,6 +7,9 @@ from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING
 
+import structlog
+
+from promptpipe.model.errors import StoreUnavailableError, described
 from promptpipe.model.events import Replied
 from promptpipe.model.ids import ResponseId
 from promptpipe.model.inbound import InboundMessage, InboundOther, InboundStatus, IngestReport
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
 
 UNPARSED = "unparsed"
 
+log = structlog.get_logger(__name__)
+
 
 class InboundTransactions:
     """`ports.store.InboundStore`."""
@@ -30,10 +35,24 @@ class InboundTransactions:
 
     async def ingest(self, batch: InboundBatch, enrollment: Enrollment | None) -> IngestReport:
         """See `InboundStore.ingest`."""
+        if len(batch.updates) == 1:
+            try:
+                return await self._database.write(partial(_ingest_one, batch=batch, enrollment=enrollment))
+            except StoreUnavailableError:
+                raise
+            except Exception as error:  # noqa: BLE001  whatever it is, it is met again, and with a savepoint
+                log.debug("update not kept at first", error=described(error))
         return await self._database.write(partial(_ingest, batch=batch, enrollment=enrollment))
 
 
-async def _ingest(tx: Transaction, batch: InboundBatch, enrollment: Enrollment | None) -> IngestReport:
+async def _ingest_one(tx: Transaction, batch: InboundBatch, enrollment: Enrollment | None) -> IngestReport:
+    """Keep the only update of a request, as nearly all are: there is nothing that a savepoint would save."""
+    await _lock_names(tx, batch)
+    [update] = batch.updates
+    return IngestReport(**await _keep(tx, update, enrollment))
+
+
+async def _lock_names(tx: Transaction, batch: InboundBatch) -> None:
     await tx.lock_names(
         {
             messages.provider_name(update.channel, update.provider_id)
@@ -41,6 +60,10 @@ async def _ingest(tx: Transaction, batch: InboundBatch, enrollment: Enrollment |
             if isinstance(update, InboundStatus)
         }
     )
+
+
+async def _ingest(tx: Transaction, batch: InboundBatch, enrollment: Enrollment | None) -> IngestReport:
+    await _lock_names(tx, batch)
     if tx.contended and len(batch.updates) > 1:
         await tx.lock_lanes([lane for update in batch.updates for lane in await _lanes_of(tx, update)])
     counts: Counter[str] = Counter()
@@ -88,25 +111,32 @@ async def _keep(tx: Transaction, update: Update, enrollment: Enrollment | None) 
 
 async def _first_time(tx: Transaction, update: Update, kind: str, provider_id: str, status: str = "") -> bool:
     """Note that a provider id was seen; return whether it was the first time."""
-    return bool(
-        await tx.count(
-            "mark_seen",
-            channel=update.channel,
-            number_id=update.number_id,
-            kind=kind,
-            provider_id=provider_id,
-            status=status,
-        )
-    )
+    return bool(await tx.all("mark_seen", **_mark(update, kind, provider_id, status)))
+
+
+def _mark(update: Update, kind: str, provider_id: str, status: str = "") -> dict[str, str]:
+    return {
+        "channel": update.channel,
+        "number_id": update.number_id,
+        "kind": kind,
+        "provider_id": provider_id,
+        "status": status,
+    }
 
 
 async def _keep_message(tx: Transaction, message: InboundMessage, enrollment: Enrollment | None) -> Counter[str]:
-    if not await _first_time(tx, message, "message", message.provider_id):
+    marked, owned = await tx.several(
+        ("mark_seen", _mark(message, "message", message.provider_id)),
+        ("owners_of_addresses", {"addresses": participants.as_json(message.senders)}),
+    )
+    if not marked:
         return Counter(duplicates=1)
-    participant_id = await participants.find(tx, message.senders)
+    owners = participants.owners(owned)
+    participant_id = participants.first_owner(owners, message.senders)
     enrolled = False
     if participant_id is not None:
-        await participants.link(tx, participant_id, message.senders)
+        unknown = [address for address in message.senders if (address.channel, address.value) not in owners]
+        await participants.link(tx, participant_id, unknown)
         await tx.run("set_participant_channel", id=participant_id, channel=message.channel)
     elif enrollment is not None and message.conversational and message.senders:
         participant_id = await participants.enroll(tx, message.senders, Profile(name=message.sender_name), enrollment)

@@ -156,11 +156,23 @@ def _as_participant(row: Row, addresses: Sequence[Address]) -> Participant:
 
 async def find(tx: Transaction, addresses: Sequence[Address]) -> ParticipantId | None:
     """Return who has the first of *addresses* that anybody has."""
-    for address in addresses:
-        row = await tx.one("owner_of_address", channel=address.channel, address=address.value)
-        if row is not None:
-            return ParticipantId(row["participant_id"])
-    return None
+    return first_owner(owners(await tx.all("owners_of_addresses", addresses=as_json(addresses))), addresses)
+
+
+def as_json(addresses: Sequence[Address]) -> str:
+    """Return addresses as the statement `owners_of_addresses` takes them."""
+    return to_json([{"channel": address.channel, "address": address.value} for address in addresses])
+
+
+def owners(rows: Sequence[Row]) -> dict[tuple[str, str], ParticipantId]:
+    """Return who has the addresses that the statement `owners_of_addresses` found, by channel and address."""
+    return {(row["channel"], row["address"]): ParticipantId(row["participant_id"]) for row in rows}
+
+
+def first_owner(known: Mapping[tuple[str, str], ParticipantId], addresses: Sequence[Address]) -> ParticipantId | None:
+    """Return who has the first of *addresses* that anybody has."""
+    have = (known.get((address.channel, address.value)) for address in addresses)
+    return next((owner for owner in have if owner is not None), None)
 
 
 async def link(tx: Transaction, participant_id: ParticipantId, addresses: Sequence[Address]) -> int:

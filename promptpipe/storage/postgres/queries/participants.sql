@@ -9,8 +9,11 @@ SELECT participant_id, channel, address, kind FROM participant_addresses
 WHERE participant_id = ANY (:participant_ids)
 ORDER BY created_at, kind, address
 
--- name: owner_of_address
-SELECT participant_id FROM participant_addresses WHERE channel = :channel AND address = :address
+-- name: owners_of_addresses
+-- *addresses* is a JSON array.
+SELECT a.channel, a.address, a.participant_id
+FROM jsonb_to_recordset(:addresses::jsonb) AS wanted (channel text, address text)
+JOIN participant_addresses a ON a.channel = wanted.channel AND a.address = wanted.address
 
 -- name: insert_participant
 INSERT INTO conversation_participants (id, status, channel, name, gender, ethnicity, background, timezone,

@@ -9,8 +9,10 @@ SELECT participant_id, channel, address, kind FROM participant_addresses
 WHERE participant_id IN (SELECT value FROM json_each(:participant_ids))
 ORDER BY created_at, kind, address
 
--- name: owner_of_address
-SELECT participant_id FROM participant_addresses WHERE channel = :channel AND address = :address
+-- name: owners_of_addresses
+-- *addresses* is a JSON array.
+SELECT channel, address, participant_id FROM json_each(:addresses) AS wanted
+CROSS JOIN participant_addresses ON channel = wanted.value ->> 'channel' AND address = wanted.value ->> 'address'
 
 -- name: insert_participant
 INSERT INTO conversation_participants (id, status, channel, name, gender, ethnicity, background, timezone,
