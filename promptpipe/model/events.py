@@ -92,6 +92,7 @@ Event = Enrolled | Replied | TimerFired | MessageSent | MessageFailed | TimerLos
 _KINDS: Mapping[str, type[Event]] = {
     event.kind: event for event in (Enrolled, Replied, TimerFired, MessageSent, MessageFailed, TimerLost)
 }
+_FIELDS = {kind: frozenset(item.name for item in fields(event)) for kind, event in _KINDS.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +116,7 @@ def decoded(kind: str, data: Mapping[str, object]) -> Event:
     event_type = _KINDS.get(kind)
     if event_type is None:
         raise FlowError(f"an event of kind {kind!r} is unknown to this version")
-    known = {item.name for item in fields(event_type)}
+    known = _FIELDS[kind]
     values = {name: value for name, value in data.items() if name in known}
     try:
         for name in ("said_at", "sent_at"):

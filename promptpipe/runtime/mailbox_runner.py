@@ -74,8 +74,7 @@ class MailboxRunner:
         """Handle one event and return the next of the same mailbox; None when the mailbox was released."""
         began = self._worker.clock.boottime()
         try:
-            with trio.fail_after(max(0.0, MAILBOX_BLOCK_LIMIT - delivery.event.blocked)):
-                decision = await self._decide(delivery)
+            decision = await self._decided(delivery)
             following = await self._persistence.until_committed(
                 partial(self._apply, delivery, decision, hold, last=last)
             )
@@ -90,6 +89,11 @@ class MailboxRunner:
             self._worker.metrics.event_ended("handled", self._age(delivery))
             return following
         return None
+
+    async def _decided(self, delivery: Delivery) -> Decision:
+        with trio.move_on_after(max(0.0, MAILBOX_BLOCK_LIMIT - delivery.event.blocked)):
+            return await self._decide(delivery)
+        raise trio.TooSlowError
 
     def _age(self, delivery: Delivery) -> float:
         return (self._worker.clock.now() - delivery.event.created_at).total_seconds()
