@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from bench.jobs import count
+from bench.databases import count
+from bench.figures import Figure, figure
+from bench.suite import BACK_ENDS
 from bench.worker import CONTEXT, receive, settings_for
 from promptpipe import app
 from promptpipe.app.parts import make_runners, make_worker
@@ -20,8 +22,10 @@ from promptpipe.model.participants import Address, AddressKind, Profile
 from promptpipe.services.readiness import Readiness
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from multiprocessing.connection import Connection as Pipe
 
+    from bench.suite import Suite
     from promptpipe.app import Components
     from promptpipe.model.messages import Departure, SendOrder
 
@@ -113,3 +117,18 @@ def send(url: str, people: int = 400, messages: int = 20_000) -> tuple[float, fl
     result: tuple[float, float, int] = ours.recv()
     process.join()
     return result
+
+
+def figures(suite: Suite) -> Iterator[Figure]:
+    """Yield how fast messages leave."""
+    for back_end in BACK_ENDS:
+        rates, cpu, disorder = [], [], []
+        for _ in suite.rounds:
+            per_second, micros, lost = send(suite.databases.new(back_end), 400, suite.number(20_000))
+            rates.append(per_second)
+            cpu.append(micros)
+            disorder.append(lost)
+        new = partial(figure, group="outbox", of=back_end)
+        yield new(rates, what="messages sent to 400 people", unit="/s", at_least=5_000)
+        yield new(cpu, what="the service's CPU for each message", unit="us")
+        yield new([sum(disorder)], what="messages out of order", unit="", at_most=0)

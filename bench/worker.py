@@ -18,14 +18,18 @@ from promptpipe.ports.jobs import JobKind
 from promptpipe.services.readiness import Readiness
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
+    from contextlib import AbstractContextManager
     from multiprocessing.connection import Connection as Pipe
 
     from promptpipe.app import Components
     from promptpipe.model.jobs import Job
 
 KIND = "bench"
-CONTEXT = multiprocessing.get_context("spawn")
+CONTEXT = multiprocessing.get_context("forkserver")
+"""Each process is forked from one that has imported everything but has done nothing."""
+
+CONTEXT.set_forkserver_preload(["bench.worker", "promptpipe.storage.postgres"])
 ANSWER_SECONDS = 300.0
 
 
@@ -95,7 +99,7 @@ async def _work(url: str, pipe: Pipe, settings: dict[str, Any]) -> None:
         await run_jobs(replace(components, job_kinds={KIND: JobKind(name=KIND, run=handler)}), pipe, handler)
 
 
-def _main(url: str, pipe: Pipe, settings: dict[str, Any]) -> None:
+def _main(pipe: Pipe, url: str, settings: dict[str, Any]) -> None:
     app.settle_memory()
     trio.run(partial(_work, url, pipe, settings))
 
@@ -135,10 +139,10 @@ class Worker:
 
 
 @contextmanager
-def open_worker(url: str, **settings: Any) -> Iterator[Worker]:
-    """Give a worker that waits for the word."""
+def open_process(target: Callable[..., None], *arguments: Any) -> Iterator[Worker]:
+    """Give a worker that waits for the word: *target* gets its end of a pipe, and *arguments*."""
     ours, theirs = CONTEXT.Pipe()
-    process = CONTEXT.Process(target=_main, args=(url, theirs, settings))
+    process = CONTEXT.Process(target=target, args=(theirs, *arguments))
     process.start()
     theirs.close()
     try:
@@ -149,3 +153,8 @@ def open_worker(url: str, **settings: Any) -> Iterator[Worker]:
         ours.close()
         process.join(10)
         process.kill()
+
+
+def open_worker(url: str, **settings: Any) -> AbstractContextManager[Worker]:
+    """Give a worker of the product's that waits for the word."""
+    return open_process(_main, url, settings)
