@@ -1,16 +1,17 @@
 # Every target says what it does: `make help`.
 PYTHON ?= python3
 VENV   ?= .venv
+PEERS  ?= .venv-peers
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.made
 UV     := $(BIN)/uv
 SOURCES = $(shell git ls-files '*.py' ':!:*/pb/*')
 
 .DEFAULT_GOAL := help
-.PHONY: help env run test test-fast test-contract check format bench bench-rpc proto lock clean
+.PHONY: help env run test test-fast test-contract check format bench bench-rpc bench-peers proto lock clean
 
 help: ## show the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 env: $(STAMP) ## make the environment in .venv
 
@@ -24,6 +25,13 @@ $(STAMP): pyproject.toml requirements/lock.txt requirements/uv.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
 	@VIRTUAL_ENV=$(VENV) $(UV) pip sync --quiet --require-hashes requirements/lock.txt requirements/uv.txt
 	@VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(PEERS)/.made: requirements/peers.txt $(STAMP)
+	@echo "making $(PEERS) ..."
+	@$(PYTHON) -m venv $(PEERS)
+	@VIRTUAL_ENV=$(PEERS) $(UV) pip sync --quiet --require-hashes requirements/peers.txt
+	@VIRTUAL_ENV=$(PEERS) $(UV) pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
 run: $(STAMP) ## start the service and a simulated WhatsApp on SQLite; Ctrl-C ends both
@@ -61,12 +69,17 @@ bench: $(STAMP) ## measure jobs and the outbox, and the PostgreSQL driver agains
 bench-rpc: $(STAMP) ## measure the gRPC server against grpclib on asyncio
 	@$(BIN)/python -m bench.rpc
 
+bench-peers: $(PEERS)/.made ## measure job queues of others beside PromptPipe's, on the same server
+	@$(PEERS)/bin/python -m bench.peers
+
 proto: $(STAMP) ## generate the code of proto/ anew
 	@cd proto && PATH="$(abspath $(BIN)):$$PATH" buf generate 2>&1 | { grep -v '^Writing ' || true; }
 
 lock: $(STAMP) ## renew the locked dependencies (needs the network)
-	$(UV) pip compile --universal --generate-hashes --all-extras --quiet --upgrade \
+	$(UV) pip compile --universal --generate-hashes --extra dev --quiet --upgrade \
 	  --custom-compile-command 'make lock' pyproject.toml -o requirements/lock.txt
+	$(UV) pip compile --universal --generate-hashes --extra dev --extra peers --quiet --constraint requirements/lock.txt \
+	  --custom-compile-command 'make lock' pyproject.toml -o requirements/peers.txt
 	$(UV) pip compile --universal --generate-hashes --quiet --upgrade \
 	  --custom-compile-command 'make lock' requirements/uv.in -o requirements/uv.txt
 	$(UV) pip compile --universal --generate-hashes --quiet --constraint requirements/lock.txt \
@@ -75,4 +88,4 @@ lock: $(STAMP) ## renew the locked dependencies (needs the network)
 	  --custom-compile-command 'make lock' requirements/build.in -o requirements/build.txt
 
 clean: ## remove the environment and caches; data stays
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(PEERS) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
