@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import ExitStack, contextmanager
-from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -40,7 +39,7 @@ def figures(suite: Suite) -> Iterator[Figure]:
 def _drained(suite: Suite, *, timers: int = 0, snapshot: bool = False) -> float:
     number, url = suite.number(jobs.NUMBER), suite.databases.new(BACK_END)
     if timers:
-        jobs.enqueue(url, timers, timedelta(days=30))
+        jobs.enqueue(url, timers, jobs.MONTH)
     with ExitStack() as stack:
         if snapshot:
             stack.enter_context(_open_snapshot(url))

@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench import beside, jobs, latency, outbox
+from bench import beside, conversation, growth, jobs, lanes, latency, outbox, restart, webhook
 from bench.databases import open_databases
 from bench.figures import Figure, parser, show, show_machine
 from bench.machine import machine
@@ -25,6 +25,11 @@ GROUPS: Mapping[str, Callable[[Suite], Iterator[Figure]]] = {
     "latency": latency.figures,
     "beside": beside.figures,
     "outbox": outbox.figures,
+    "lanes": lanes.figures,
+    "webhook": webhook.figures,
+    "conversation": conversation.figures,
+    "restart": restart.figures,
+    "growth": growth.figures,
 }
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 CHUNK = 1000
 SLOTS = 500
 NUMBER = 40_000
+MONTH = timedelta(days=30)
 
 
 async def _enqueue(url: str, number: int, after: timedelta) -> float:

@@ -12,7 +12,7 @@ import trio
 from bench.databases import count
 from bench.figures import Figure, figure
 from bench.suite import BACK_ENDS
-from bench.worker import CONTEXT, receive, settings_for
+from bench.worker import in_process, settings_for
 from promptpipe import app
 from promptpipe.app.parts import make_runners, make_worker
 from promptpipe.model.ids import MessageId
@@ -23,13 +23,13 @@ from promptpipe.services.readiness import Readiness
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from multiprocessing.connection import Connection as Pipe
 
     from bench.suite import Suite
     from promptpipe.app import Components
     from promptpipe.model.messages import Departure, SendOrder
 
-
+PEOPLE = 400
+MESSAGES = 20_000
 CONCURRENCY = 400
 
 
@@ -79,7 +79,8 @@ async def _fill(components: Components, people: int, messages: int) -> None:
             nursery.start_soon(enqueue, person)
 
 
-async def _send(url: str, pipe: Pipe, people: int, messages: int) -> None:
+async def _send(url: str, people: int, messages: int) -> tuple[float, float, int]:
+    """Send messages to people; return messages per second, the process's CPU µs each, and how many lost their order."""
     channel = NullChannel()
     async with app.open_components(settings_for(url, outbox_concurrency=CONCURRENCY)) as opened:
         components = replace(opened, channels={channel.name: channel})  # type: ignore[dict-item]
@@ -87,8 +88,6 @@ async def _send(url: str, pipe: Pipe, people: int, messages: int) -> None:
         worker = make_worker(components, Readiness())
         sender = next(part for part in make_runners(components, worker) if part.name == "outbox sender")
         app.settle_memory()
-        pipe.send("ready")
-        await receive(pipe)
         before, begun = time.process_time(), time.perf_counter()
         async with trio.open_nursery() as nursery:
             await nursery.start(worker.keeper.run)
@@ -100,23 +99,7 @@ async def _send(url: str, pipe: Pipe, people: int, messages: int) -> None:
                 await trio.sleep(0.005)
             took, cpu = time.perf_counter() - begun, time.process_time() - before
             nursery.cancel_scope.cancel()
-        pipe.send((messages / took, cpu / messages * 1e6, channel.disorder))
-
-
-def _main(url: str, pipe: Pipe, people: int, messages: int) -> None:
-    trio.run(partial(_send, url, pipe, people, messages))
-
-
-def send(url: str, people: int = 400, messages: int = 20_000) -> tuple[float, float, int]:
-    """Send messages to people; return messages per second, the process's CPU µs each, and how many lost their order."""
-    ours, theirs = CONTEXT.Pipe()
-    process = CONTEXT.Process(target=_main, args=(url, theirs, people, messages))
-    process.start()
-    ours.recv()
-    ours.send("go")
-    result: tuple[float, float, int] = ours.recv()
-    process.join()
-    return result
+        return messages / took, cpu / messages * 1e6, channel.disorder
 
 
 def figures(suite: Suite) -> Iterator[Figure]:
@@ -124,7 +107,7 @@ def figures(suite: Suite) -> Iterator[Figure]:
     for back_end in BACK_ENDS:
         rates, cpu, disorder = [], [], []
         for _ in suite.rounds:
-            per_second, micros, lost = send(suite.databases.new(back_end), 400, suite.number(20_000))
+            per_second, micros, lost = in_process(_send, suite.databases.new(back_end), PEOPLE, suite.number(MESSAGES))
             rates.append(per_second)
             cpu.append(micros)
             disorder.append(lost)

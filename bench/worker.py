@@ -7,7 +7,7 @@ import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
 
@@ -18,12 +18,14 @@ from promptpipe.ports.jobs import JobKind
 from promptpipe.services.readiness import Readiness
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Awaitable, Callable, Iterator, Mapping
     from contextlib import AbstractContextManager
     from multiprocessing.connection import Connection as Pipe
 
     from promptpipe.app import Components
     from promptpipe.model.jobs import Job
+
+T = TypeVar("T")
 
 KIND = "bench"
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -85,6 +87,7 @@ async def run_jobs(components: Components, pipe: Pipe, handler: Handler) -> None
         handler.report.cpu_seconds = time.process_time() - before
         pipe.send(handler.report)
         nursery.cancel_scope.cancel()
+    await components.store.leases.give_back(components.worker)
 
 
 async def receive(pipe: Pipe) -> Any:
@@ -158,3 +161,21 @@ def open_process(target: Callable[..., None], *arguments: Any) -> Iterator[Worke
 def open_worker(url: str, **settings: Any) -> AbstractContextManager[Worker]:
     """Give a worker of the product's that waits for the word."""
     return open_process(_main, url, settings)
+
+
+def in_process(measure: Callable[..., Awaitable[T]], *arguments: Any) -> T:
+    """Return what *measure* returns in a process of its own."""
+    ours, theirs = CONTEXT.Pipe()
+    process = CONTEXT.Process(target=_calculate, args=(theirs, measure, *arguments))
+    process.start()
+    theirs.close()
+    try:
+        result: T = ours.recv()
+        return result
+    finally:
+        process.join(10)
+        process.kill()
+
+
+def _calculate(pipe: Pipe, measure: Callable[..., Awaitable[T]], *arguments: Any) -> None:
+    pipe.send(trio.run(measure, *arguments))
