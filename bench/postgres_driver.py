@@ -7,19 +7,20 @@ without a URL it starts a server, with `--json` it prints a line for each measur
 
 from __future__ import annotations
 
-import argparse
 import asyncio  # noqa: TID251  the peer
-import json
 import multiprocessing
 import statistics
 import sys
 import time
 from contextlib import AsyncExitStack, ExitStack, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psycopg
 import trio
 
+from bench.figures import Figure, figure, parser, show, show_machine
+from bench.machine import machine
 from promptpipe.storage.postgres.driver import Connection
 from tests.support.postgres import Programs, open_server, server_folder
 
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
     Work = Callable[[AnyConnection, int], Awaitable[None]]
     Measure = Callable[[str, int], "Figures"]
 
-ROUNDS = 31
+ROUNDS = 15
+QUICK_ROUNDS = 3
 SECONDS = 0.3
 CONNECTIONS = (1, 8)
 SCHEMA = """
@@ -195,11 +197,11 @@ class Comparison(NamedTuple):
     cpu: float
 
 
-def comparison(workload: str, connections: int, peer: str, measure: dict[str, Measure]) -> Comparison:
+def comparison(workload: str, connections: int, peer: str, measure: dict[str, Measure], turns: int) -> Comparison:
     """Measure a workload through the Trio driver and its *peer*, in turns that change places."""
     ways = (peer, "trio")
     rounds = []
-    for number in range(ROUNDS):
+    for number in range(turns):
         done = {way: measure[way](workload, connections) for way in (ways if number % 2 else ways[::-1])}
         rounds.append((done[peer], done["trio"]))
 
@@ -219,7 +221,7 @@ def comparison(workload: str, connections: int, peer: str, measure: dict[str, Me
     )
 
 
-def compare(url: str) -> Iterator[Comparison]:
+def compare(url: str, turns: int) -> Iterator[Comparison]:
     """Yield each workload's comparison with asyncio, and that of the first with blocking psycopg."""
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(SCHEMA)
@@ -227,20 +229,20 @@ def compare(url: str) -> Iterator[Comparison]:
         measure = {way: stack.enter_context(open_process(way, url)) for way in ("trio", "asyncio", "blocking")}
         for workload in WORKLOADS:
             for connections in CONNECTIONS:
-                yield comparison(workload, connections, "asyncio", measure)
-        yield comparison("select", 1, "blocking", measure)
+                yield comparison(workload, connections, "asyncio", measure, turns)
+        yield comparison("select", 1, "blocking", measure, turns)
 
 
-def report(url: str) -> None:
+def report(url: str, turns: int) -> None:
     """Print a table."""
     versions = f"psycopg {psycopg.__version__} ({psycopg.pq.__impl__}), trio {trio.__version__}"
-    print(f"{versions}, Python {sys.version.split()[0]}; per statement, medians of {ROUNDS} rounds")
+    print(f"{versions}, Python {sys.version.split()[0]}; per statement, medians of {turns} rounds")
     print(
         f"{'workload':<18}{'connections':>11}  {'peer':<8} {'peer/s':>7} {'Trio/s':>7} {'ratio':>5}"
         f" {'peer CPU µs':>12} {'Trio CPU µs':>12} {'ratio':>5}"
     )
     rows = []
-    for row in compare(url):
+    for row in compare(url, turns):
         rows.append(row)
         print(
             f"{row.workload:<18}{row.connections:>11}  {row.peer:<8} {row.peer_per_second:>7.0f} {row.per_second:>7.0f}"
@@ -252,21 +254,30 @@ def report(url: str) -> None:
     print(f"geometric mean of the ratios to asyncio: {speed:.2f} of the statements per second, {cpu:.2f} of the CPU")
 
 
+def figures(url: str, turns: int) -> Iterator[Figure]:
+    """Yield the ratios."""
+    for row in compare(url, turns):
+        opened = "1 connection" if row.connections == 1 else f"{row.connections} connections"
+        new = partial(figure, group="driver", of=f"Trio / {row.peer}", unit="x", note=opened)
+        yield new([row.speed], what=f"{row.workload}: statements a second, ratio")
+        yield new([row.cpu], what=f"{row.workload}: CPU for each statement, ratio")
+
+
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__)
+    options = parser(__doc__)
     options.add_argument("url", nargs="?", help="a server; without, one is started")
-    options.add_argument("--json", action="store_true", help="one line per measurement")
     chosen = options.parse_args()
+    turns = QUICK_ROUNDS if chosen.quick else ROUNDS
     with ExitStack() as stack:
         url = chosen.url
         if not url:
             folder = stack.enter_context(server_folder())
             url = stack.enter_context(open_server(Programs.installed(folder), folder / "bench", durable=False)).url
         if not chosen.json:
-            report(url)
+            report(url, turns)
             return
-        for row in compare(url):
-            print(json.dumps(row._asdict()), flush=True)
+        show_machine(machine(url, ("trio",)), as_json=True)
+        show(figures(url, turns), as_json=True)
 
 
 if __name__ == "__main__":

@@ -10,25 +10,27 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import resource
 import signal
-import statistics
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 import grpc
 
+from bench.figures import Figure, figure, parser, show, show_machine
+from bench.machine import machine
 from promptpipe.net import listen
 from promptpipe.rpc.convert import struct
 from promptpipe.rpc.pb.promptpipe import v1
+from tests.support.service import free_port
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
 
 SERVERS = ("promptpipe", "grpclib")
 UNARY = "/promptpipe.v1.JobService/GetJob"
@@ -109,7 +111,7 @@ def serve(name: str, port: int) -> None:
 def run(name: str, port: int, load: Callable[[grpc.Channel], int]) -> tuple[float, float]:
     """Return how many messages per second a server answered, and its CPU microseconds per message."""
     process = subprocess.Popen(
-        [sys.executable, __file__, "--serve", name, "--port", str(port)], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "bench.rpc", "--serve", name, "--port", str(port)], stdout=subprocess.PIPE, text=True
     )
     try:
         with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
@@ -147,36 +149,35 @@ def streamed(channel: grpc.Channel) -> int:
         return sum(pool.map(lambda _: sum(1 for _ in call(request, timeout=60)), range(STREAMS)))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", action="store_true", help="one line per measurement")
-    parser.add_argument("--serve", choices=SERVERS)
-    parser.add_argument("--port", type=int, default=50999)
-    options = parser.parse_args()
-    if options.serve:
-        serve(options.serve, options.port)
-        return
-    for what, load in (("unary calls", unary), ("streamed messages", streamed)):
-        figures: dict[str, list[tuple[float, float]]] = {name: [] for name in SERVERS}
-        for number in range(options.rounds):
+def figures(rounds: int) -> Iterator[Figure]:
+    """Yield what both servers do, and the ratios of the rounds."""
+    for what, load, bar in (("unary calls", unary, 1.0), ("streamed messages", streamed, None)):
+        done: dict[str, list[tuple[float, float]]] = {name: [] for name in SERVERS}
+        for number in range(rounds):
+            port = free_port()
             for name in SERVERS if number % 2 else SERVERS[::-1]:
-                figures[name].append(run(name, options.port, load))
-        report(what, figures, as_json=options.json)
+                done[name].append(run(name, port, load))
+        for name, measured in done.items():
+            rates, costs = zip(*measured, strict=True)
+            yield figure(rates, group="rpc", what=what, of=name, unit="/s")
+            yield figure(costs, group="rpc", what=f"{what}: the server's CPU for each", of=name, unit="us")
+        pairs = list(zip(*done.values(), strict=True))
+        new = partial(figure, group="rpc", of=" / ".join(SERVERS), unit="x")
+        yield new([ours[0] / theirs[0] for ours, theirs in pairs], what=f"{what}, ratio", at_least=bar)
+        yield new([ours[1] / theirs[1] for ours, theirs in pairs], what=f"{what}: CPU, ratio")
 
 
-def report(what: str, figures: dict[str, list[tuple[float, float]]], *, as_json: bool) -> None:
-    rates = {name: statistics.median(rate for rate, _ in rounds) for name, rounds in figures.items()}
-    costs = {name: statistics.median(cost for _, cost in rounds) for name, rounds in figures.items()}
-    ratio = {"rate": rates["promptpipe"] / rates["grpclib"], "cpu": costs["promptpipe"] / costs["grpclib"]}
-    if as_json:
-        line = {"what": what, "per_second": rates, "cpu_us": costs, "ratio": ratio, "cores": os.cpu_count()}
-        print(json.dumps(line))
+def main() -> None:
+    options = parser(__doc__)
+    options.add_argument("--rounds", type=int)
+    options.add_argument("--serve", choices=SERVERS, help=argparse.SUPPRESS)
+    options.add_argument("--port", type=int, help=argparse.SUPPRESS)
+    chosen = options.parse_args()
+    if chosen.serve:
+        serve(chosen.serve, chosen.port)
         return
-    print(f"{what}:")
-    for name in SERVERS:
-        print(f"  {name:<12} {rates[name]:>9,.0f}/s   {costs[name]:>7,.0f} µs of CPU each")
-    print(f"  ratio        {ratio['rate']:>9.2f}     {ratio['cpu']:>7.2f}")
+    show_machine(machine(None, ("trio", "h2", "grpclib")), as_json=chosen.json)
+    show(figures(chosen.rounds or (1 if chosen.quick else 5)), as_json=chosen.json)
 
 
 if __name__ == "__main__":
