@@ -8,7 +8,7 @@ UV     := $(BIN)/uv
 SOURCES = $(shell git ls-files '*.py' ':!:*/pb/*')
 
 .DEFAULT_GOAL := help
-.PHONY: help env run test test-fast test-contract check format bench bench-rpc bench-peers proto lock clean
+.PHONY: help env run test test-fast test-contract check format bench bench-rpc bench-peers bench-report proto lock clean
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,7 +62,7 @@ format: $(STAMP) ## format the code and apply safe fixes
 	@$(BIN)/ruff check --quiet --fix .
 	@$(BIN)/ruff format --quiet .
 
-bench: $(STAMP) ## measure jobs and the outbox, and the PostgreSQL driver against psycopg on asyncio
+bench: $(STAMP) ## measure the engine, and the PostgreSQL driver against psycopg on asyncio
 	@$(BIN)/python -m bench.engine
 	@$(BIN)/python -m bench.postgres_driver
 
@@ -71,6 +71,13 @@ bench-rpc: $(STAMP) ## measure the gRPC server against grpclib on asyncio
 
 bench-peers: $(PEERS)/.made ## measure job queues of others beside PromptPipe's, on the same server
 	@$(PEERS)/bin/python -m bench.peers
+
+bench-report: $(PEERS)/.made ## measure everything and write docs/benchmarks.md; QUICK=--quick for a look
+	@{ $(BIN)/python -m bench.engine --json $(QUICK) && $(PEERS)/bin/python -m bench.peers --json $(QUICK) \
+	  && $(BIN)/python -m bench.rpc --json $(QUICK) && $(BIN)/python -m bench.postgres_driver --json $(QUICK); } \
+	  > docs/benchmarks.jsonl.new
+	@mv docs/benchmarks.jsonl.new docs/benchmarks.jsonl
+	@$(BIN)/python -m bench.report
 
 proto: $(STAMP) ## generate the code of proto/ anew
 	@cd proto && PATH="$(abspath $(BIN)):$$PATH" buf generate 2>&1 | { grep -v '^Writing ' || true; }

@@ -149,4 +149,4 @@ def figures(suite: Suite) -> Iterator[Figure]:
             of = partial(percentiles, group="conversation", of=back_end, at_most=bars)
             yield from of(late, what=f"text to reply leaving, {PER_SECOND} a second{said}")
             what = f"the service's CPU for each text and its reply{said}"
-            yield figure([micros], group="conversation", what=what, of=back_end, unit="us")
+            yield figure([micros], group="conversation", what=what, of=back_end, unit="µs")

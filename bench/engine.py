@@ -39,7 +39,7 @@ def main() -> None:
     options.add_argument("--only", choices=GROUPS, action="append", help="this group, and others that are named so")
     chosen = options.parse_args()
     with tempfile.TemporaryDirectory() as folder, open_databases(Path(folder), chosen.url) as databases:
-        show_machine(machine(databases.server_url), as_json=chosen.json)
+        show_machine(machine(databases.server_url), as_json=chosen.json, quick=chosen.quick)
         suite = Suite.made(databases, quick=chosen.quick)
         for group in chosen.only or GROUPS:
             show(GROUPS[group](suite), as_json=chosen.json)

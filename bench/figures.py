@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import statistics
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+
+QUICK = "a tenth of everything, once"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +46,8 @@ class Figure:
     @property
     def bar(self) -> str:
         """The bar as people write it."""
+        if self.at_most == 0:
+            return "none"
         ends = [("≥", self.at_least), ("≤", self.at_most)]
         return ", ".join(f"{sign} {shown(end, self.unit)}" for sign, end in ends if end is not None)
 
@@ -81,12 +86,13 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     """Return what all measurements take."""
     options = argparse.ArgumentParser(description=description)
     options.add_argument("--json", action="store_true", help="one line per measurement")
-    options.add_argument("--quick", action="store_true", help="a tenth of everything, once")
+    options.add_argument("--quick", action="store_true", help=QUICK)
     return options
 
 
-def show_machine(facts: dict[str, str], *, as_json: bool) -> None:
-    """Say what is measured on and with."""
+def show_machine(facts: dict[str, str], *, as_json: bool, quick: bool = False) -> None:
+    """Say what is measured on and with, what else it is doing, and whether everything is measured."""
+    facts = {**facts, "load before": f"{os.getloadavg()[0]:.2f}", "extent": QUICK if quick else "full"}
     if as_json:
         print(json.dumps({"machine": facts}), flush=True)
     else:

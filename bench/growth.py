@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
 NUMBER = 20_000
-SLOWEST = 0.9
-"""What is left of the speed, at least."""
 
 
 def figures(suite: Suite) -> Iterator[Figure]:
@@ -30,15 +28,14 @@ def figures(suite: Suite) -> Iterator[Figure]:
             for _ in suite.rounds:
                 enqueued.append(jobs.enqueue(url, suite.number(NUMBER)))
                 drained.append(jobs.drain(url, suite.number(NUMBER))[0])
-            note = f"{suite.number(size):,} timers, as many in history"
-            yield figure(enqueued, group="growth", what=f"enqueued beside {size:,}", of=back_end, unit="/s", note=note)
-            yield figure(drained, group="growth", what=f"drained beside {size:,}", of=back_end, unit="/s", note=note)
+            yield figure(enqueued, group="growth", what=f"enqueued beside {size:,}", of=back_end, unit="/s")
+            yield figure(drained, group="growth", what=f"drained beside {size:,}", of=back_end, unit="/s")
             rates = statistics.median(enqueued), statistics.median(drained)
             first = first or rates
             if size == SIZES[-1]:
                 for what, now, then in zip(("enqueued", "drained"), rates, first, strict=True):
                     what_of = f"{what} beside {size:,}, of beside {SIZES[0]:,}"
-                    yield figure([now / then], group="growth", what=what_of, of=back_end, unit="x", at_least=SLOWEST)
+                    yield figure([now / then], group="growth", what=what_of, of=back_end, unit="x")
 
 
 def _used(suite: Suite, back_end: str, rows: int) -> str:

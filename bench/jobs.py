@@ -102,8 +102,8 @@ def _drained(suite: Suite, back_end: str) -> Iterator[Figure]:
     new = partial(figure, group="jobs", of=back_end)
     yield new(enqueued, what="jobs enqueued in thousands", unit="/s")
     yield new(drained, what="no-op jobs drained", unit="/s", at_least=20_000)
-    yield new(cpu, what="the service's CPU for each job drained", unit="us")
+    yield new(cpu, what="the service's CPU for each job drained", unit="µs")
     if back_end == "postgres":
         yield new(wal, what="WAL for each job drained", unit="bytes")
         if server_cpu:
-            yield new(server_cpu, what="the server's CPU for each job drained", unit="us")
+            yield new(server_cpu, what="the server's CPU for each job drained", unit="µs")

@@ -172,13 +172,12 @@ def figures(suite: Suite) -> Iterator[Figure]:
         rounds = [in_process(_measure, suite.databases.new(back_end), items) for _ in suite.rounds]
         yield new(
             [1 / (1 / one.appended + 1 / one.handled) for one in rounds],
-            what=f"mailbox events appended, claimed and released, {PEOPLE} people",
+            what=f"events appended by webhooks of {UPDATES}, claimed and released",
             unit="/s",
             at_least=bar,
-            note=f"by webhooks of {UPDATES}",
         )
         yield new([one.appended for one in rounds], what="of these, appended alone", unit="/s")
         yield new([one.handled for one in rounds], what="of these, claimed and released alone", unit="/s")
         yield new([one.both for one in rounds], what="appended and handled at the same time", unit="/s")
-        yield new([one.cpu_micros for one in rounds], what="the service's CPU for each event", unit="us")
+        yield new([one.cpu_micros for one in rounds], what="the service's CPU for each event", unit="µs")
         yield new([sum(one.disorder for one in rounds)], what="events out of order", unit="", at_most=0)

@@ -113,5 +113,5 @@ def figures(suite: Suite) -> Iterator[Figure]:
             disorder.append(lost)
         new = partial(figure, group="outbox", of=back_end)
         yield new(rates, what="messages sent to 400 people", unit="/s", at_least=5_000)
-        yield new(cpu, what="the service's CPU for each message", unit="us")
+        yield new(cpu, what="the service's CPU for each message", unit="µs")
         yield new([sum(disorder)], what="messages out of order", unit="", at_most=0)

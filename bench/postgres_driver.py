@@ -258,9 +258,9 @@ def figures(url: str, turns: int) -> Iterator[Figure]:
     """Yield the ratios."""
     for row in compare(url, turns):
         opened = "1 connection" if row.connections == 1 else f"{row.connections} connections"
-        new = partial(figure, group="driver", of=f"Trio / {row.peer}", unit="x", note=opened)
-        yield new([row.speed], what=f"{row.workload}: statements a second, ratio")
-        yield new([row.cpu], what=f"{row.workload}: CPU for each statement, ratio")
+        new = partial(figure, group="driver", of=f"Trio / {row.peer}", unit="x")
+        yield new([row.speed], what=f"{row.workload}, {opened}: statements a second")
+        yield new([row.cpu], what=f"{row.workload}, {opened}: CPU for each statement")
 
 
 def main() -> None:
@@ -276,7 +276,7 @@ def main() -> None:
         if not chosen.json:
             report(url, turns)
             return
-        show_machine(machine(url, ("trio",)), as_json=True)
+        show_machine(machine(url, ("trio",)), as_json=True, quick=chosen.quick)
         show(figures(url, turns), as_json=True)
 
 

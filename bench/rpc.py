@@ -160,11 +160,11 @@ def figures(rounds: int) -> Iterator[Figure]:
         for name, measured in done.items():
             rates, costs = zip(*measured, strict=True)
             yield figure(rates, group="rpc", what=what, of=name, unit="/s")
-            yield figure(costs, group="rpc", what=f"{what}: the server's CPU for each", of=name, unit="us")
+            yield figure(costs, group="rpc", what=f"{what}: the server's CPU for each", of=name, unit="µs")
         pairs = list(zip(*done.values(), strict=True))
-        new = partial(figure, group="rpc", of=" / ".join(SERVERS), unit="x")
-        yield new([ours[0] / theirs[0] for ours, theirs in pairs], what=f"{what}, ratio", at_least=bar)
-        yield new([ours[1] / theirs[1] for ours, theirs in pairs], what=f"{what}: CPU, ratio")
+        new = partial(figure, group="rpc", of="ratio", unit="x")
+        yield new([ours[0] / theirs[0] for ours, theirs in pairs], what=what, at_least=bar)
+        yield new([ours[1] / theirs[1] for ours, theirs in pairs], what=f"{what}: the server's CPU for each")
 
 
 def main() -> None:
@@ -176,7 +176,7 @@ def main() -> None:
     if chosen.serve:
         serve(chosen.serve, chosen.port)
         return
-    show_machine(machine(None, ("trio", "h2", "grpclib")), as_json=chosen.json)
+    show_machine(machine(None, ("trio", "h2", "grpclib")), as_json=chosen.json, quick=chosen.quick)
     show(figures(chosen.rounds or (1 if chosen.quick else 5)), as_json=chosen.json)
 
 

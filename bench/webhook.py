@@ -37,7 +37,7 @@ CONNECTIONS = 32
 REQUESTS = 5_000
 PEOPLE = 200
 STORING = "committed"
-NOT_STORING = "answered, nothing stored"
+NOT_STORING = "answered with nothing stored"
 
 
 class NullInbound:
@@ -102,11 +102,12 @@ def figures(suite: Suite) -> Iterator[Figure]:
     for number in suite.rounds:
         for store in list(rounds)[:: -1 if number % 2 else 1]:
             rounds[store].append(_round(suite, store))
-    note = f"{CONNECTIONS} connections"
     for store, measured in rounds.items():
         rates, cpu = zip(*measured, strict=True)
-        yield figure(rates, group="webhook", what=f"webhooks {store}", of="sqlite", unit="/s", note=note)
-        yield figure(cpu, group="webhook", what=f"the service's CPU for each {store}", of="sqlite", unit="us")
+        yield figure(
+            rates, group="webhook", what=f"webhooks {store}, by {CONNECTIONS} connections", of="sqlite", unit="/s"
+        )
+        yield figure(cpu, group="webhook", what=f"the service's CPU for each {store}", of="sqlite", unit="µs")
     shares = [ours[0] / server[0] for ours, server in zip(rounds[STORING], rounds[NOT_STORING], strict=True)]
-    what = f"webhooks {STORING}, of those {NOT_STORING}"
-    yield figure(shares, group="webhook", what=what, of="sqlite", unit="x", at_least=0.8)
+    share = f"webhooks {STORING}, of those {NOT_STORING}"
+    yield figure(shares, group="webhook", what=share, of="sqlite", unit="x", at_least=0.8)

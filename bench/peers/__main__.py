@@ -143,7 +143,7 @@ class Comparison:
         new = partial(self._figure, name=name, note=settings)
         yield new([one.enqueued for one in rounds], what="jobs enqueued", unit="/s")
         yield new([one.drained for one in rounds], what="no-op jobs drained", unit="/s")
-        yield new([one.cpu_micros for one in rounds], what="the worker's CPU for each", unit="us")
+        yield new([one.cpu_micros for one in rounds], what="the worker's CPU for each", unit="µs")
         late = [seconds for one in rounds for seconds in one.late]
         yield from percentiles(late, what=AT_REST, group="peers", of=f"{name}, {self._back_end}", note=settings)
 
@@ -151,11 +151,11 @@ class Comparison:
         new = partial(self._figure, name=f"{US} / {peer.name}", unit="x")
         pairs = list(zip(ours, theirs, strict=True))
         least = 1.0 if isinstance(peer, PgQueuer) else None
-        yield new([us.enqueued / them.enqueued for us, them in pairs], what="jobs enqueued, ratio")
-        yield new([us.drained / them.drained for us, them in pairs], what="no-op jobs drained, ratio", at_least=least)
+        yield new([us.enqueued / them.enqueued for us, them in pairs], what="jobs enqueued")
+        yield new([us.drained / them.drained for us, them in pairs], what="no-op jobs drained", at_least=least)
         late = [statistics.median(us.late) / statistics.median(them.late) for us, them in pairs]
         most = 1.0 if self._back_end == "postgres" else None
-        yield new(late, what=f"{AT_REST}, p50, ratio", at_most=most)
+        yield new(late, what=f"{AT_REST}, p50", at_most=most)
 
 
 def told(peer: Peer) -> str:
@@ -171,7 +171,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, open_databases(Path(folder), chosen.url) as databases:
         peers = [peer for tries in (*ON_POSTGRES, *ON_SQLITE) for peer in tries]
         packages = sorted({package for peer in peers for package in peer.packages})
-        show_machine(machine(databases.server_url, (*OURS, *packages)), as_json=chosen.json)
+        show_machine(machine(databases.server_url, (*OURS, *packages)), as_json=chosen.json, quick=chosen.quick)
         suite = Suite.made(databases, quick=chosen.quick)
         for back_end, peers_there in (("postgres", ON_POSTGRES), ("sqlite", ON_SQLITE)):
             show(Comparison(suite, back_end).figures(peers_there), as_json=chosen.json)

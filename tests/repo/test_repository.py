@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from bench import report
 from promptpipe.config import PREFIX, flat_names, load_settings
 from promptpipe.storage.postgres import migrations as postgres_migrations
 from promptpipe.storage.postgres import transaction as postgres
@@ -122,6 +123,13 @@ def test_every_decision_is_in_the_index() -> None:
     for path in records:
         number, title = path.read_text().splitlines()[0].removeprefix("# ").split(". ", 1)
         assert f"- [{int(number):04} {title}]({path.name})" in index
+
+
+def test_benchmarks_are_what_was_measured() -> None:
+    """The page is made of the lines of one run, not written by hand."""
+    run = report.Run.read(report.LINES.read_text().splitlines())
+    assert report.PAGE.read_text() == run.page()
+    assert report.PLOT.read_text() == report.drawn(run)
 
 
 @pytest.mark.slow
