@@ -97,13 +97,13 @@ class Run:
 
     def _peers(self) -> str:
         figures = [one for one in self.group("peers") if not is_try(one)]
-        whats = list(dict.fromkeys(one.what for one in figures))
+        columns = list(dict.fromkeys(one.what for one in figures))
         rows = []
         for name in dict.fromkeys(one.of for one in figures if not is_ratio(one)):
             theirs = [one for one in figures if one.of in (name, f"{US} / {name}")]
-            cells = ["<br>".join(valued(one) for one in theirs if one.what == what) for what in whats]
+            cells = ["<br>".join(valued(one) for one in theirs if one.what == what) for what in columns]
             rows.append([named(name), *cells, theirs[0].note])
-        return table(["", *whats, "settings"], rows) if rows else ""
+        return table(["", *columns, "settings"], rows) if rows else ""
 
     def _tries(self) -> str:
         tries = [one for one in self.group("peers") if is_try(one)]
