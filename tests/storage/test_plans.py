@@ -17,10 +17,8 @@ if TYPE_CHECKING:
 
 HOT = {
     # statement: the index, and how much of it narrows the search
-    "due_lanes": "lanes_due (kind=? AND priority=? AND due_at<?)",
-    "due_suspect_lane": "lanes_due (kind=? AND priority=? AND due_at<?)",
+    "claim_lanes": "lanes_due (kind=? AND priority=? AND due_at<?)",
     "next_due_lane": "lanes_due (kind=? AND priority=? AND due_at>?)",
-    "lease_lanes": "PRIMARY KEY (kind=? AND key=?)",
     "extend_lanes": "PRIMARY KEY (kind=? AND key=?)",
     "held_lanes": "PRIMARY KEY (kind=? AND key=?)",
     "keep_lanes": "PRIMARY KEY (kind=? AND key=?)",

@@ -18,10 +18,8 @@ if TYPE_CHECKING:
 
 HOT = {
     # statement: the index that narrows the search, and the columns by which it does
-    "due_lanes": ("lanes_due", ["kind", "priority", "due_at"]),
-    "due_suspect_lane": ("lanes_due", ["kind", "priority", "due_at"]),
+    "claim_lanes": ("lanes_due", ["kind", "priority", "due_at"]),
     "next_due_lane": ("lanes_due", ["kind", "priority", "due_at"]),
-    "lease_lanes": ("lanes_pkey", ["kind", "key"]),
     "lock_lanes": ("lanes_pkey", ["kind", "key"]),
     "extend_lanes": ("lanes_pkey", ["kind", "key"]),
     "held_lanes": ("lanes_pkey", ["kind", "key"]),

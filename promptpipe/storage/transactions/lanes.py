@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 KINDS = (Work.MAILBOX, Work.OUTBOX, Work.RECOVERY)
 """The kinds of lanes, in the order in which they are locked."""
 
-LANE_PRIORITIES = {Work.MAILBOX: (0,), Work.OUTBOX: (0, 1)}
-
 
 async def append(tx: Transaction, work: Work, keys: Sequence[str], priority: int = 0) -> list[int]:
     """Return for each of *keys* the next seq of its lane, which is due now if it was empty."""
@@ -32,40 +30,35 @@ async def append(tx: Transaction, work: Work, keys: Sequence[str], priority: int
     return [next(following[key]) for key in keys]
 
 
-async def claim(tx: Transaction, work: Work, request: Claim) -> tuple[list[Lease], Lease | None]:
-    """Lease due lanes, replies before broadcasts and then the longest due; and the suspect, if one was asked for."""
-    wanted = {"kind": work.value, "held": list(request.held), "suspect_from": SUSPECT_FROM}
-    keys: list[str] = []
-    for priority in LANE_PRIORITIES[work]:
-        if (room := request.limit - len(keys)) > 0:
-            keys += [row["key"] for row in await tx.all("due_lanes", priority=priority, limit=room, **wanted)]
-    suspects: list[str] = []
-    if request.suspect and len(keys) < request.limit:
-        for priority in LANE_PRIORITIES[work]:
-            suspects = suspects or [row["key"] for row in await tx.all("due_suspect_lane", priority=priority, **wanted)]
-    if not keys and not suspects:
-        return [], None
-    fence = await tx.next_fence()
-    await tx.run(
-        "lease_lanes",
-        kind=work.value,
-        keys=keys + suspects,
-        worker=request.worker,
-        fence=fence,
-        lease=span(request.seconds),
-    )
-    suspect = Lease(work, suspects[0], fence) if suspects else None
-    return [Lease(work, key, fence) for key in keys], suspect
+async def claim(tx: Transaction, work: Work, request: Claim) -> tuple[list[Lease], Lease | None, float | None]:
+    """Lease due lanes, replies before broadcasts and then the longest due; and the suspect, if one was asked for.
+
+    Return also the seconds until the next lane is due; None when none is in sight.
+    """
+    leases, due_in = await _lease(tx, work, request, request.limit, crashed=False)
+    suspects: list[Lease] = []
+    if request.suspect and request.thorough and len(leases) < request.limit:
+        suspects, due_in = await _lease(tx, work, request, 1, crashed=True)
+    return leases, suspects[0] if suspects else None, due_in
 
 
-async def next_due_in(tx: Transaction, work: Work) -> float | None:
-    """Return the seconds until the next lane is due; None when none is in sight."""
-    dues = []
-    for priority in LANE_PRIORITIES[work]:
-        row = await tx.the("next_due_lane", kind=work.value, priority=priority)
-        if row["due_in"] is not None:
-            dues.append(row["due_in"].total_seconds())
-    return min(dues, default=None)
+async def _lease(
+    tx: Transaction, work: Work, request: Claim, limit: int, *, crashed: bool
+) -> tuple[list[Lease], float | None]:
+    wanted = {
+        "kind": work.value,
+        "limit": limit,
+        "crashed": crashed,
+        "suspect_from": SUSPECT_FROM,
+        "held": list(request.held),
+        "worker": request.worker,
+        "lease": span(request.seconds),
+    }
+    rows, [following] = await tx.several(("claim_lanes", wanted), ("next_due_lane", {"kind": work.value}))
+    due_in = following["due_in"]
+    ordered = sorted(rows, key=lambda row: (row["priority"], row["key"]))
+    leases = [Lease(work, row["key"], row["fence"]) for row in ordered]
+    return leases, None if due_in is None else due_in.total_seconds()
 
 
 async def check(tx: Transaction, lease: Lease) -> None:

@@ -69,12 +69,12 @@ class MailboxTransactions:
 
 
 async def _claim(tx: Transaction, request: Claim) -> Claimed[Delivery]:
-    leases, suspect = await lanes.claim(tx, Work.MAILBOX, request)
+    leases, suspect, next_due_in = await lanes.claim(tx, Work.MAILBOX, request)
     deliveries = await _hand_out(tx, leases if suspect is None else [*leases, suspect])
     return Claimed(
         items=[delivery for lease in leases if (delivery := deliveries[lease.key]) is not None],
         suspect=None if suspect is None else deliveries[suspect.key],
-        next_due_in=await lanes.next_due_in(tx, Work.MAILBOX),
+        next_due_in=next_due_in,
     )
 
 

@@ -125,19 +125,21 @@ async def _resolve(tx: Transaction, message_id: MessageId, resolution: Resolutio
 
 
 async def _claim(tx: Transaction, request: Claim) -> Claimed[Lease]:
-    postponed = await tx.all("postponed_messages", limit=ADMIT_LIMIT)
+    postponed, [following] = await tx.several(("postponed_messages", {"limit": ADMIT_LIMIT}), ("next_postponed", {}))
+    await _admit(tx, postponed)
+    leases, suspect, next_due_in = await lanes.claim(tx, Work.OUTBOX, request)
+    dues = [next_due_in, None if following["due_in"] is None else following["due_in"].total_seconds()]
+    next_due_in = min((due for due in dues if due is not None), default=None)
+    return Claimed(items=leases, suspect=suspect, next_due_in=next_due_in)
+
+
+async def _admit(tx: Transaction, postponed: Sequence[Row]) -> None:
+    """Let messages enter their lanes whose time has come."""
     await tx.lock_lanes([(Work.OUTBOX, row["lane_key"]) for row in postponed])
     for row in postponed:
         priority = MessageClass(row["class"]).priority
         [seq] = await lanes.append(tx, Work.OUTBOX, [row["lane_key"]], priority)
         await tx.run("enter_lane", id=row["id"], seq=seq)
-    leases, suspect = await lanes.claim(tx, Work.OUTBOX, request)
-    dues = [await lanes.next_due_in(tx, Work.OUTBOX)]
-    following = await tx.the("next_postponed")
-    if following["due_in"] is not None:
-        dues.append(following["due_in"].total_seconds())
-    next_due_in = min((due for due in dues if due is not None), default=None)
-    return Claimed(items=leases, suspect=suspect, next_due_in=next_due_in)
 
 
 async def _mark_sending(tx: Transaction, leases: Sequence[Lease], lease_seconds: float, rules: InDoubtRules) -> Answers:

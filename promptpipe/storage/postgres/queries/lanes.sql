@@ -16,26 +16,29 @@ ON CONFLICT (kind, key) DO UPDATE SET
     due_at = coalesce(lanes.due_at, greatest(excluded.due_at, lanes.pace_at))
 RETURNING key, seq
 
--- name: due_lanes
--- A lease that ran out counts as a crash: `leased` is still 1 then.
-SELECT key FROM lanes
-WHERE kind = :kind AND priority = :priority AND due_at <= promptpipe_now() AND crashes + leased::int < :suspect_from
-    AND key <> ALL (:held)
-ORDER BY due_at, key LIMIT :limit FOR UPDATE SKIP LOCKED
-
--- name: due_suspect_lane
-SELECT key FROM lanes
-WHERE kind = :kind AND priority = :priority AND due_at <= promptpipe_now() AND crashes + leased::int >= :suspect_from
-    AND key <> ALL (:held)
-ORDER BY due_at, key LIMIT 1 FOR UPDATE SKIP LOCKED
-
--- name: lease_lanes
+-- name: claim_lanes
+-- Replies before broadcasts, and then the longest due. A lease that ran out counts as a crash: `leased` is still true
+-- then. *crashed* wants suspects.
+WITH due AS MATERIALIZED (
+    SELECT key FROM unnest(ARRAY[0, 1]) AS level (priority), LATERAL (
+        SELECT key FROM lanes
+        WHERE kind = :kind AND priority = level.priority AND due_at <= promptpipe_now()
+            AND (crashes + leased::int >= :suspect_from) = :crashed AND key <> ALL (:held)
+        ORDER BY due_at, key LIMIT :limit FOR UPDATE SKIP LOCKED
+    ) AS found
+    LIMIT :limit
+)
 UPDATE lanes SET
-    crashes = crashes + leased::int, leased = true, worker = :worker, fence = :fence, due_at = promptpipe_now() + :lease
-WHERE kind = :kind AND key = ANY (:keys)
+    crashes = crashes + leased::int, leased = true, worker = :worker, fence = (SELECT nextval('fences')),
+    due_at = promptpipe_now() + :lease
+FROM due WHERE kind = :kind AND lanes.key = due.key
+RETURNING lanes.key, fence, priority
 
 -- name: next_due_lane
-SELECT min(due_at) - promptpipe_now() AS due_in FROM lanes WHERE kind = :kind AND priority = :priority AND due_at > promptpipe_now()
+SELECT min(due_at) - promptpipe_now() AS due_in FROM unnest(ARRAY[0, 1]) AS level (priority), LATERAL (
+    SELECT due_at FROM lanes WHERE kind = :kind AND priority = level.priority AND due_at > promptpipe_now()
+    ORDER BY due_at LIMIT 1
+) AS next
 
 -- name: held_lanes
 -- *leases* is a JSON object: the fences by the lanes' keys. Locked in the order in which everybody does.

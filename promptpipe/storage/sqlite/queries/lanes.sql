@@ -14,26 +14,40 @@ ON CONFLICT (kind, key) DO UPDATE SET
     due_at = coalesce(due_at, max(excluded.due_at, pace_at))
 RETURNING key, seq
 
--- name: due_lanes
--- A lease that ran out counts as a crash: `leased` is still 1 then.
-SELECT key FROM lanes
-WHERE kind = :kind AND priority = :priority AND due_at <= :now AND crashes + leased < :suspect_from
-    AND key NOT IN (SELECT value FROM json_each(:held))
-ORDER BY due_at, key LIMIT :limit
-
--- name: due_suspect_lane
-SELECT key FROM lanes
-WHERE kind = :kind AND priority = :priority AND due_at <= :now AND crashes + leased >= :suspect_from
-    AND key NOT IN (SELECT value FROM json_each(:held))
-ORDER BY due_at, key LIMIT 1
-
--- name: lease_lanes
+-- name: claim_lanes
+-- Replies before broadcasts, and then the longest due. A lease that ran out counts as a crash: `leased` is still 1
+-- then. *crashed* wants suspects.
 UPDATE lanes SET
-    crashes = crashes + leased, leased = 1, worker = :worker, fence = :fence, due_at = :now + :lease
-WHERE kind = :kind AND key IN (SELECT value FROM json_each(:keys))
+    crashes = crashes + leased, leased = 1, worker = :worker,
+    fence = (SELECT value + 1 FROM sequences WHERE name = 'fence'), due_at = :now + :lease
+WHERE kind = :kind AND key IN (
+    SELECT key FROM (
+        SELECT * FROM (
+            SELECT key FROM lanes
+            WHERE kind = :kind AND priority = 0 AND due_at <= :now
+                AND (crashes + leased >= :suspect_from) = :crashed
+                AND key NOT IN (SELECT value FROM json_each(:held))
+            ORDER BY due_at, key LIMIT :limit
+        )
+        UNION ALL
+        SELECT * FROM (
+            SELECT key FROM lanes
+            WHERE kind = :kind AND priority = 1 AND due_at <= :now
+                AND (crashes + leased >= :suspect_from) = :crashed
+                AND key NOT IN (SELECT value FROM json_each(:held))
+            ORDER BY due_at, key LIMIT :limit
+        )
+    )
+    LIMIT :limit
+)
+RETURNING key, fence, priority;
+UPDATE sequences SET value = value + 1 WHERE name = 'fence' AND changes() > 0
 
 -- name: next_due_lane
-SELECT min(due_at) - :now AS due_in FROM lanes WHERE kind = :kind AND priority = :priority AND due_at > :now
+SELECT min((
+    SELECT min(due_at) FROM lanes WHERE kind = :kind AND priority = level.value AND due_at > :now
+)) - :now AS due_in
+FROM json_each('[0, 1]') AS level
 
 -- name: held_lanes
 -- *leases* is a JSON object: the fences by the lanes' keys.
