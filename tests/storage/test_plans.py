@@ -46,7 +46,7 @@ HOT = {
     "head_messages": "outbox_messages_order (lane_key=? AND seq>?)",
     "mark_sending": "sqlite_autoindex_outbox_messages_1 (id=?)",
     "messages_on_their_way": "PRIMARY KEY (message_id=? AND n=?)",
-    "parked_provider_ids": "PRIMARY KEY (channel=? AND provider_id=?)",
+    "parked_among": "PRIMARY KEY (channel=? AND provider_id=?)",
     "accept_attempts": "PRIMARY KEY (message_id=? AND n=?)",
     "accept_messages": "sqlite_autoindex_outbox_messages_1 (id=?)",
     "message_by_key": "outbox_messages_dedupe (dedupe_key=?)",

@@ -48,7 +48,7 @@ HOT = {
     "head_message": ("outbox_messages_order", ["lane_key"]),
     "head_messages": ("outbox_messages_order", ["lane_key"]),
     "messages_on_their_way": ("outbox_attempts_pkey", ["message_id", "n"]),
-    "parked_provider_ids": ("parked_updates_pkey", ["channel", "provider_id"]),
+    "parked_among": ("parked_updates_pkey", ["channel", "provider_id"]),
     "accept_attempts": ("outbox_attempts_pkey", ["message_id", "n"]),
     "accept_messages": ("outbox_messages_pkey", ["id"]),
     "message_by_key": ("outbox_messages_dedupe", ["dedupe_key"]),
@@ -94,6 +94,7 @@ INSERT INTO outbox_attempts (message_id, n, fence, channel, state, started_at)
 SELECT 'm' || n, 1, n, 'c', 'sending', now() FROM generate_series(1, 3000) AS n;
 INSERT INTO flow_states SELECT 'p' || n, 'f' || n % 3, 's', '{}', 1, now(), now() FROM generate_series(1, 50000) AS n;
 INSERT INTO participant_addresses SELECT 'c', 'a' || n, 'phone', 'p' || n, now() FROM generate_series(1, 3000) AS n;
+INSERT INTO parked_updates SELECT 'c', 'w' || n, 'r' || n, now() FROM generate_series(1, 3000) AS n;
 INSERT INTO responses (id, participant_id, channel, number_id, message_id, sender, type, text, raw, received_at)
 SELECT 'r' || n, 'p' || n, 'c', 'n', 'w' || n, 's', 'text', 't', '', now() FROM generate_series(1, 3000) AS n;
 INSERT INTO schedules (id, version, kind, queue, priority, payload, participant_id, hour, minute, zone, misfire, paused,

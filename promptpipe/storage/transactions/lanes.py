@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from promptpipe.model.leases import Claim
-    from promptpipe.storage.transactions.transaction import Transaction
+    from promptpipe.storage.transactions.transaction import Row, Transaction
 
 KINDS = (Work.MAILBOX, Work.OUTBOX, Work.RECOVERY)
 """The kinds of lanes, in the order in which they are locked."""
@@ -63,7 +63,8 @@ async def _lease(
 
 async def check(tx: Transaction, lease: Lease) -> None:
     """Lock the lane of *lease*; raise `LeaseLostError` when it is no longer the current one."""
-    if not await held(tx, [lease]):
+    [rows] = await tx.several(look(lease.work, [lease]))
+    if not rows:
         raise lost(lease)
 
 
@@ -72,10 +73,14 @@ def lost(lease: Lease) -> LeaseLostError:
     return LeaseLostError(f"the {lease.work.value} lane {lease.key} is no longer held under fence {lease.fence}")
 
 
-async def held(tx: Transaction, leases: Sequence[Lease]) -> frozenset[Lease]:
-    """Lock the lanes of *leases*, all of one kind, and return those that are the current ones."""
-    rows = await tx.all("held_lanes", kind=leases[0].work.value, leases=fences(leases))
-    return frozenset(Lease(leases[0].work, row["key"], row["fence"]) for row in rows)
+def look(work: Work, leases: Sequence[Lease]) -> tuple[str, dict[str, object]]:
+    """Return the statement, with its values, that locks lanes and says who holds them; `held` reads its answer."""
+    return "held_lanes", {"kind": work.value, "leases": fences(leases)}
+
+
+def held(work: Work, rows: Sequence[Row]) -> frozenset[Lease]:
+    """Return the leases that are the current ones."""
+    return frozenset(Lease(work, row["key"], row["fence"]) for row in rows)
 
 
 async def keep(tx: Transaction, leases: Sequence[Lease], lease_seconds: float, *, orderly: bool) -> None:

@@ -43,7 +43,17 @@ async def append(tx: Transaction, events: Sequence[tuple[ParticipantId, Event]])
 
 async def heads(tx: Transaction, participant_ids: Sequence[str]) -> dict[str, Row]:
     """Return the first events of those mailboxes that are not empty, by their participants."""
-    rows = await tx.all("head_events", participant_ids=list(participant_ids)) if participant_ids else []
+    [rows] = await tx.several(look(participant_ids))
+    return by_mailbox(rows)
+
+
+def look(participant_ids: Sequence[str]) -> tuple[str, dict[str, object]]:
+    """Return the statement, with its values, that finds the first events; `by_mailbox` reads its answer."""
+    return "head_events", {"participant_ids": list(participant_ids)}
+
+
+def by_mailbox(rows: Sequence[Row]) -> dict[str, Row]:
+    """Return the first events by their participants."""
     return {row["participant_id"]: row for row in rows}
 
 

@@ -86,10 +86,11 @@ async def _hand_out(tx: Transaction, leases: Sequence[Lease]) -> dict[str, Deliv
     deliveries: dict[str, Delivery | None] = {lease.key: None for lease in leases}
     waiting = list(leases)
     while waiting:
-        heads = await mailbox_events.heads(tx, [lease.key for lease in waiting])
+        keys = [lease.key for lease in waiting]
+        rows, *about = await tx.several(mailbox_events.look(keys), *participants.look(keys))
+        heads, conversations = mailbox_events.by_mailbox(rows), participants.conversations(*about)
         await lanes.release(tx, [lease for lease in waiting if lease.key not in heads], None)
         waiting = [lease for lease in waiting if lease.key in heads]
-        conversations = await participants.conversations(tx, list(heads))
         for lease in waiting:
             head = heads[lease.key]
             try:
@@ -126,7 +127,8 @@ def _delivery(lease: Lease, head: Row, conversation: Conversation | None) -> Del
 
 
 async def _decide(tx: Transaction, decided: Sequence[Decided]) -> Following:
-    held = await lanes.held(tx, [item.delivery.lease for item in decided])
+    [rows] = await tx.several(lanes.look(Work.MAILBOX, [item.delivery.lease for item in decided]))
+    held = lanes.held(Work.MAILBOX, rows)
     ours = [item for item in decided if item.delivery.lease in held]
     # Without its event a decision is void. Under a lease that holds, the event is gone because it was removed
     # meanwhile (a timer canceled), or because this very call was committed before and its answer lost: go on.

@@ -144,8 +144,10 @@ async def _admit(tx: Transaction, postponed: Sequence[Row]) -> None:
 
 async def _mark_sending(tx: Transaction, leases: Sequence[Lease], lease_seconds: float, rules: InDoubtRules) -> Answers:
     await tx.lock_lanes({lane for lease in leases for lane in _lanes(lease)})
-    held = await lanes.held(tx, leases)
-    following = await orders.next_orders(tx, sorted(held, key=_by_key), lease_seconds, rules, orderly=False)
+    rows, *found = await tx.several(lanes.look(Work.OUTBOX, leases), *orders.look(leases))
+    held = lanes.held(Work.OUTBOX, rows)
+    ours = sorted(held, key=_by_key)
+    following = await orders.next_orders(tx, ours, found, lease_seconds, rules, orderly=False)
     return [following[lease] if lease in held else lanes.lost(lease) for lease in leases]
 
 
@@ -161,8 +163,7 @@ def _by_key(lease: Lease) -> str:
 
 async def _record(tx: Transaction, records: Sequence[SendRecord], rules: InDoubtRules) -> Answers:
     """Record what became of orders. Plain acceptances, nearly all of them, are recorded in one statement each."""
-    held = await _locked(tx, records)
-    plain = await _plain(tx, [record for record in records if record.order.lease in held])
+    held, plain = await _locked(tx, records)
     accepted = [
         {"id": record.order.message.id, "n": record.order.attempt, "provider_id": record.settlement.provider_id}
         for record in plain
@@ -181,12 +182,16 @@ async def _record(tx: Transaction, records: Sequence[SendRecord], rules: InDoubt
             answers[lease] = None
     for seconds in {record.next_within for record in plain} - {None}:
         going_on = [record.order.lease for record in plain if record.next_within == seconds]
-        answers |= await orders.next_orders(tx, going_on, seconds or 0.0, rules, orderly=True)
+        found = await tx.several(*orders.look(going_on))
+        answers |= await orders.next_orders(tx, going_on, found, seconds or 0.0, rules, orderly=True)
     return [answers[record.order.lease] for record in records]
 
 
-async def _locked(tx: Transaction, records: Sequence[SendRecord]) -> frozenset[Lease]:
-    """Lock all that recording may touch, and return the leases that are held."""
+async def _locked(tx: Transaction, records: Sequence[SendRecord]) -> tuple[frozenset[Lease], list[SendRecord]]:
+    """Lock all that recording may touch; return the leases that are held, and the plain records.
+
+    Plain are those accepted as was to be expected: nothing else has come, and nobody waits to be told.
+    """
     names, wanted = set(), set()
     for record in records:
         message = record.order.message
@@ -195,34 +200,26 @@ async def _locked(tx: Transaction, records: Sequence[SendRecord]) -> frozenset[L
         wanted |= set(_lanes(record.order.lease, *messages.lanes_to(message.participant_id, message.channel)))
     await tx.lock_names(names)
     await tx.lock_lanes(wanted)
-    return await lanes.held(tx, [record.order.lease for record in records])
-
-
-async def _plain(tx: Transaction, records: Sequence[SendRecord]) -> list[SendRecord]:
-    """Return those that were accepted as was to be expected: nothing else has come, and nobody waits to be told."""
-    accepted = [record for record in records if record.settlement.verdict is Verdict.ACCEPTED]
-    if not accepted:
-        return []
-    on_their_way = {
-        (row["id"], row["attempts"])
-        for row in await tx.all("messages_on_their_way", ids=[record.order.message.id for record in accepted])
+    accepted = {
+        (record.order.message.channel, record.settlement.provider_id): record
+        for record in records
+        if record.settlement.verdict is Verdict.ACCEPTED and record.settlement.provider_id is not None
     }
-    provider_ids: dict[str, list[str]] = {}
-    for record in accepted:
-        if record.settlement.provider_id is not None:
-            provider_ids.setdefault(record.order.message.channel, []).append(record.settlement.provider_id)
-    early = {
-        (channel, row["provider_id"])
-        for channel, ids in provider_ids.items()
-        for row in await tx.all("parked_provider_ids", channel=channel, provider_ids=ids)
-    }
-    return [
+    rows, on_their_way, early = await tx.several(
+        lanes.look(Work.OUTBOX, [record.order.lease for record in records]),
+        ("messages_on_their_way", {"ids": [record.order.message.id for record in accepted.values()]}),
+        ("parked_among", {"wanted": to_json([{"channel": key[0], "provider_id": key[1]} for key in accepted])}),
+    )
+    held = lanes.held(Work.OUTBOX, rows)
+    for row in early:
+        del accepted[row["channel"], row["provider_id"]]
+    expected = {(row["id"], row["attempts"]) for row in on_their_way}
+    plain = [
         record
-        for record in accepted
-        if (record.order.message.id, record.order.attempt) in on_their_way
-        and record.settlement.provider_id is not None
-        and (record.order.message.channel, record.settlement.provider_id) not in early
+        for record in accepted.values()
+        if record.order.lease in held and (record.order.message.id, record.order.attempt) in expected
     ]
+    return held, plain
 
 
 async def _record_one(

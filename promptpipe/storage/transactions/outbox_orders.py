@@ -20,12 +20,27 @@ DROPPED = "dropped: no status came within the wait"
 SENT_AGAIN = "no status came within the wait; sent again"
 
 
+def look(leases: Sequence[Lease]) -> list[tuple[str, dict[str, object]]]:
+    """Return the statements, with their values, whose answers `next_orders` needs."""
+    return [("head_messages", {"keys": [lease.key for lease in leases]}), ("paused_channels", {})]
+
+
 async def next_orders(
-    tx: Transaction, leases: Sequence[Lease], lease_seconds: float, rules: InDoubtRules, *, orderly: bool
+    tx: Transaction,
+    leases: Sequence[Lease],
+    found: Sequence[Sequence[Row]],
+    lease_seconds: float,
+    rules: InDoubtRules,
+    *,
+    orderly: bool,
 ) -> dict[Lease, SendOrder | None]:
-    """Do what `next_order` does for the lanes of checked leases; for plain heads, in one statement each."""
-    heads = {row["lane_key"]: row for row in await tx.all("head_messages", keys=[lease.key for lease in leases])}
-    paused = {row["name"] for row in await tx.all("paused_channels")}
+    """Do what `next_order` does for the lanes of checked leases; for plain heads, in one statement each.
+
+    *found* are the answers of `look`, which may say more than is asked for.
+    """
+    head_rows, channels = found
+    heads = {row["lane_key"]: row for row in head_rows}
+    paused = {row["name"] for row in channels}
     plain = {
         head["id"]: lease
         for lease in leases

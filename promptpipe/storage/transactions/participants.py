@@ -86,14 +86,16 @@ async def those(tx: Transaction, ids: Sequence[ParticipantId]) -> dict[Participa
     return {person.id: person for person in _as_participants(rows, addresses)}
 
 
-async def conversations(tx: Transaction, ids: Sequence[str]) -> dict[str, Conversation]:
-    """Return the conversations of those participants that there are."""
-    if not ids:
-        return {}
-    values = {"participant_ids": list(ids)}
-    rows, addresses, states, hooks = await tx.several(
-        ("participants", values), ("addresses_of", values), ("flow_states_of", values), ("hooks_of", values)
-    )
+def look(ids: Sequence[str]) -> list[tuple[str, dict[str, object]]]:
+    """Return the statements, with their values, whose answers `conversations` reads."""
+    values: dict[str, object] = {"participant_ids": list(ids)}
+    return [(name, values) for name in ("participants", "addresses_of", "flow_states_of", "hooks_of")]
+
+
+def conversations(
+    rows: Sequence[Row], addresses: Sequence[Row], states: Sequence[Row], hooks: Sequence[Row]
+) -> dict[str, Conversation]:
+    """Return the conversations of those participants that there are, by their ids."""
     found: dict[str, Conversation] = {
         person.id: Conversation(person, [], []) for person in _as_participants(rows, addresses)
     }

@@ -31,8 +31,10 @@ SELECT name FROM channels WHERE paused_until > promptpipe_now()
 SELECT m.id, m.attempts FROM outbox_messages m JOIN outbox_attempts a ON a.message_id = m.id AND a.n = m.attempts
 WHERE m.id = ANY (:ids) AND m.status = 'sending' AND a.state = 'sending' AND m.flow_type IS NULL
 
--- name: parked_provider_ids
-SELECT provider_id FROM parked_updates WHERE channel = :channel AND provider_id = ANY (:provider_ids)
+-- name: parked_among
+-- *wanted* is a JSON array.
+SELECT p.channel, p.provider_id FROM jsonb_to_recordset(:wanted::jsonb) AS wanted (channel text, provider_id text)
+JOIN parked_updates p ON p.channel = wanted.channel AND p.provider_id = wanted.provider_id
 
 -- name: accept_attempts
 -- *accepted* is a JSON array.

@@ -31,8 +31,10 @@ SELECT name FROM channels WHERE paused_until > :now
 SELECT m.id, m.attempts FROM outbox_messages m JOIN outbox_attempts a ON a.message_id = m.id AND a.n = m.attempts
 WHERE m.id IN (SELECT value FROM json_each(:ids)) AND m.status = 'sending' AND a.state = 'sending' AND m.flow_type IS NULL
 
--- name: parked_provider_ids
-SELECT provider_id FROM parked_updates WHERE channel = :channel AND provider_id IN (SELECT value FROM json_each(:provider_ids))
+-- name: parked_among
+-- *wanted* is a JSON array.
+SELECT channel, provider_id FROM json_each(:wanted) AS wanted
+CROSS JOIN parked_updates ON channel = wanted.value ->> 'channel' AND provider_id = wanted.value ->> 'provider_id'
 
 -- name: accept_attempts
 -- *accepted* is a JSON array.
