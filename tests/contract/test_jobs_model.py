@@ -1,31 +1,21 @@
 """Jobs beside a model: whatever is done to them, in whatever order, both say the same.
 
 The model is as simple as can be: a dictionary, no fences but the leases themselves. What it would not catch, it is no
-model of; so it was tried: without the comparison of fences in `finish_jobs`, `held_jobs` or `extend_jobs`, or of the
-status in the latter two, with a `claim_jobs` that counts no attempt or no crash, minds neither pause nor limit, or
-does not take priorities in their order, and with a `renew_job` that leaves the attempts as they were, it fails on both
-back ends.
+model of; so it was tried, on copies of the tree with one thing changed in each: without the comparison of fences, or of
+the status, in any one statement that makes it, with a claim that counts no attempt or no crash, minds neither pause nor
+limit, or does not take priorities in their order, with a renewal that leaves the attempts as they were, with a key that
+is held for no period or beyond it, and with pruning that takes jobs of another status, too young, or that still have
+their key, it fails on both back ends.
 """
 
 from __future__ import annotations
 
-from contextlib import ExitStack
-from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import hypothesis.strategies as st
-import psycopg
 import pytest
-from hypothesis import HealthCheck, Phase, settings
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    initialize,
-    invariant,
-    precondition,
-    rule,
-    run_state_machine_as_test,
-)
+from hypothesis.stateful import initialize, invariant, precondition, rule
 
 from promptpipe.model.errors import AlreadyExistsError, PreconditionError
 from promptpipe.model.ids import JobId, WorkerId
@@ -35,13 +25,15 @@ from promptpipe.model.jobs import (
     Fail,
     Finish,
     JobFailure,
+    JobStatus,
     NewJob,
     OnConflict,
     Retry,
     Snooze,
 )
-from tests.support.database import EMPTY_EVERYTHING, LEASE_SECONDS, PostgresTestDatabase, SqliteTestDatabase
-from tests.support.portal import opened
+from tests.support.database import LEASE_SECONDS
+from tests.support.jobs import Model, ModelJob, ModelQueue
+from tests.support.stories import Story, tell_on_postgres, tell_on_sqlite
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,12 +41,12 @@ if TYPE_CHECKING:
 
     from promptpipe.model.jobs import LeasedJob, Outcome
     from promptpipe.model.leases import Lease
-    from tests.support.database import Database
 
 QUEUES = ("x", "y")
 BOOM = JobFailure(type="E", message="m")
 WORKERS = st.sampled_from(["worker-a", "worker-b"])
 DELAYS = st.sampled_from([0.0, 1.0, 7.0, 40.0])
+PERIODS = st.sampled_from([None, 5.0, 20.0, 90.0])
 OUTCOMES: st.SearchStrategy[Outcome] = st.one_of(
     st.just(Finish()),
     st.just(Cancel()),
@@ -64,181 +56,30 @@ OUTCOMES: st.SearchStrategy[Outcome] = st.one_of(
 )
 
 
-@dataclass
-class ModelJob:
-    """A job as it should be. *due* is when it may be claimed, in seconds; *ended* ones are in no queue."""
-
-    new: NewJob
-    due: float
-    run_at: float
-    queue: str
-    priority: int
-    max_attempts: int
-    status: str = "queued"
-    attempt: int = 0
-    crashes: int = 0
-    worker: str | None = None
-    lease: Lease | None = None
-    cancel_requested: bool = False
-    rerun: float | None = None
-
-    @property
-    def live(self) -> bool:
-        return self.status in {"queued", "running"}
-
-    @property
-    def suspicion(self) -> int:
-        return self.crashes + (self.worker is not None)
-
-    def queue_again(self, due: float) -> None:
-        self.status, self.worker, self.lease, self.crashes, self.due = "queued", None, None, 0, due
-
-    def renew(self, run_at: float) -> None:
-        self.queue_again(run_at)
-        self.run_at, self.attempt, self.cancel_requested, self.rerun = run_at, 0, False, None
-
-    def end(self, status: str) -> None:
-        if self.rerun is not None:
-            self.renew(self.rerun)
-        else:
-            self.status, self.lease = status, None
-
-    def apply(self, outcome: Outcome, now: float) -> None:
-        match outcome:
-            case Finish():
-                self.end("done")
-            case Cancel():
-                self.end("canceled")
-            case Fail():
-                self.end("failed")
-            case Retry(seconds=delay) if self.attempt >= self.max_attempts:
-                self.end("failed")
-            case Retry(seconds=delay) | Snooze(seconds=delay):
-                if self.cancel_requested:
-                    self.end("canceled")
-                else:
-                    self.attempt -= isinstance(outcome, Snooze)
-                    self.queue_again(now + delay)
-
-
-@dataclass
-class ModelQueue:
-    paused: bool = False
-    concurrency: int | None = None
-
-
-@dataclass
-class Model:
-    """What there should be."""
-
-    now: float = 0.0
-    jobs: dict[str, ModelJob] = field(default_factory=dict)
-    queues: dict[str, ModelQueue] = field(default_factory=lambda: {queue: ModelQueue() for queue in QUEUES})
-
-    def live_with(self, key: str | None) -> ModelJob | None:
-        return next((job for job in self.jobs.values() if job.live and key and job.new.dedupe_key == key), None)
-
-    def holder(self, lease: Lease) -> ModelJob | None:
-        return next((job for job in self.jobs.values() if job.lease == lease), None)
-
-    def enqueue(self, new: NewJob, run_at: float) -> str:
-        live = self.live_with(new.dedupe_key)
-        if live is None:
-            self.jobs[new.id] = ModelJob(new, run_at, run_at, new.queue, new.priority, new.max_attempts)
-            return new.id
-        if new.on_conflict is OnConflict.REPLACE:
-            live.queue, live.priority, live.max_attempts = new.queue, new.priority, new.max_attempts
-            live.renew(run_at)
-        elif live.status == "running":
-            live.rerun = run_at
-        return live.new.id
-
-    def room(self, name: str, limit: int) -> int:
-        queue = self.queues[name]
-        if queue.paused:
-            return 0
-        if queue.concurrency is None:
-            return limit
-        running = [job for job in self.jobs.values() if job.live and job.queue == name and job.worker is not None]
-        return max(0, min(limit, queue.concurrency - sum(job.due > self.now for job in running)))
-
-    def due(self, queue: str, *, suspects: bool) -> list[ModelJob]:
-        found = [
-            job
-            for job in self.jobs.values()
-            if job.live and job.queue == queue and job.due <= self.now and (job.suspicion >= 2) == suspects
-        ]
-        return sorted(found, key=lambda job: (job.priority, job.due, job.new.id))
-
-    def lease(self, jobs: list[ModelJob], worker: str) -> list[ModelJob]:
-        """Lease jobs, and return those that may run; the others end."""
-        fit = []
-        for job in jobs:
-            job.crashes += job.worker is not None
-            job.worker, job.due = worker, self.now + LEASE_SECONDS
-            if job.cancel_requested or job.attempt >= job.max_attempts:
-                job.status, job.lease = "canceled" if job.cancel_requested else "failed", None
-            else:
-                job.status, job.attempt = "running", job.attempt + 1
-                fit.append(job)
-        return fit
-
-    def claim(self, worker: str, limit: int) -> tuple[list[ModelJob], list[ModelJob], bool]:
-        """Return what is handed out, the suspect among it, and whether some ended instead."""
-        claimed: list[ModelJob] = []
-        suspect: list[ModelJob] = []
-        ended = False
-        for queue in QUEUES:
-            found = self.due(queue, suspects=False)[: self.room(queue, limit - len(claimed))]
-            fit = self.lease(found, worker)
-            claimed += fit
-            ended = ended or len(fit) < len(found)
-        if len(claimed) < limit:
-            for queue in QUEUES:
-                if not suspect:
-                    found = self.due(queue, suspects=True)[: self.room(queue, 1)]
-                    suspect = self.lease(found, worker)
-                    ended = ended or len(suspect) < len(found)
-        return claimed, suspect, ended
-
-    def next_due_in(self) -> float | None:
-        waiting = [
-            job.due - self.now
-            for job in self.jobs.values()
-            if job.live and job.due > self.now and self.room(job.queue, 1) > 0
-        ]
-        return min(waiting, default=None)
-
-
-class JobsBesideAModel(RuleBasedStateMachine):
+class JobsBesideAModel(Story):
     """Each rule does the same to the store and to the model."""
 
-    make: Callable[[], Database]
-
     @initialize()
-    def open(self) -> None:
-        self.stack = ExitStack()
-        self.db, self.portal = self.stack.enter_context(opened(type(self).make))
-        self.start = self.db.clock.now()
-        self.model = Model()
+    def begin(self) -> None:
+        self.model = Model(queues={queue: ModelQueue() for queue in QUEUES})
         self.leases: list[Lease] = []
         for number in range(4):
-            new = NewJob(id=JobId(self.db.new_id()), kind="test", run_at=self.start, queue=QUEUES[number % 2])
+            new = NewJob(id=JobId(self.db.new_id()), kind="test", run_at=self.began, queue=QUEUES[number % 2])
             self.portal(self.db.store.jobs.enqueue, new)
             self.model.enqueue(new, 0.0)
 
-    def teardown(self) -> None:
-        self.stack.close()
-
     def new(self, data: st.DataObject) -> tuple[NewJob, float]:
         delay = data.draw(DELAYS)
+        key = data.draw(st.sampled_from([None, "a", "b"]))
+        period = data.draw(PERIODS) if key else None
         return NewJob(
             id=JobId(self.db.new_id()),
             kind="test",
             run_at=self.db.clock.now() + timedelta(seconds=delay),
             queue=data.draw(st.sampled_from(QUEUES)),
             priority=data.draw(st.integers(0, 3)),
-            dedupe_key=data.draw(st.sampled_from([None, None, "a", "b"])),
+            dedupe_key=key,
+            dedupe_period=None if period is None else timedelta(seconds=period),
             on_conflict=data.draw(st.sampled_from(OnConflict)),
             max_attempts=data.draw(st.integers(1, 3)),
         ), self.model.now + delay
@@ -284,6 +125,9 @@ class JobsBesideAModel(RuleBasedStateMachine):
     def finish(self, data: st.DataObject, outcomes: list[Outcome]) -> None:
         some = data.draw(st.lists(self.any_lease(), min_size=1, max_size=len(outcomes), unique_by=lambda it: it.key))
         endings = [Ending(*pair) for pair in zip(some, outcomes, strict=False)]
+        self.finish_these(endings)
+
+    def finish_these(self, endings: list[Ending]) -> None:
         lost = self.portal(self.db.store.jobs.finish, endings)
         assert lost == {ending.lease for ending in endings if self.model.holder(ending.lease) is None}
         for ending in endings:
@@ -323,25 +167,62 @@ class JobsBesideAModel(RuleBasedStateMachine):
             job.attempt -= 1
             job.queue_again(self.model.now)
 
+    def held_by_another(self, job: ModelJob) -> bool:
+        return self.model.key_holder(job.new.dedupe_key) not in {None, job.new.id}
+
+    @rule(
+        status=st.sampled_from([JobStatus.DONE, JobStatus.FAILED, JobStatus.CANCELED]),
+        age=st.sampled_from([0.0, 5.0]),
+    )
+    def prune(self, status: JobStatus, age: float) -> None:
+        prune_history = self.db.store.maintenance.prune_history
+        self.to_the_end(lambda after: self.portal(prune_history, status, timedelta(seconds=age), after))
+        self.model.prune(status.value, age)
+
+    @rule()
+    def prune_keys(self) -> None:
+        self.to_the_end(lambda after: self.portal(self.db.store.maintenance.prune_job_keys, after))
+        self.model.prune_keys()
+
+    @rule(data=st.data(), ending=st.sampled_from([(Finish(), JobStatus.DONE), (Fail(BOOM), JobStatus.FAILED)]))
+    def work_off(self, data: st.DataObject, ending: tuple[Outcome, JobStatus]) -> None:
+        """End what is due, and come back with the same keys when its history may go."""
+        self.claim_later("worker-a", 5)
+        for lease in [job.lease for job in self.model.jobs.values() if job.lease is not None]:
+            self.finish_these([Ending(lease, ending[0])])
+        self.pass_time(7.0)
+        self.prune(ending[1], 5.0)
+        self.enqueue_many(data, 3)
+
+    def to_the_end(self, prune: Callable[[object], object]) -> None:
+        after: object = None
+        while (after := prune(after)) is not None:
+            pass
+
+    @precondition(lambda self: self.model.jobs)
     @rule(data=st.data())
     def cancel(self, data: st.DataObject) -> None:
         job = self.model.jobs[data.draw(st.sampled_from(sorted(self.model.jobs)))]
         self.portal(self.db.store.jobs.cancel, job.new.id)
         if job.status == "queued":
-            job.status = "canceled"
+            job.status, job.ended_at = "canceled", self.model.now
         elif job.status == "running":
             job.cancel_requested = True
 
+    @precondition(lambda self: self.model.jobs)
     @rule(data=st.data())
     def retry(self, data: st.DataObject) -> None:
-        job = self.model.jobs[data.draw(st.sampled_from(sorted(self.model.jobs)))]
+        ended = [job_id for job_id, job in self.model.jobs.items() if job.status in {"failed", "canceled"}]
+        job = self.model.jobs[
+            data.draw(st.sampled_from(sorted(self.model.jobs)) | st.sampled_from(ended or sorted(self.model.jobs)))
+        ]
         if job.status in {"running", "done"}:
             with pytest.raises(PreconditionError):
                 self.portal(self.db.store.jobs.retry, job.new.id)
         elif job.live:
             self.portal(self.db.store.jobs.retry, job.new.id)
             job.due = job.run_at = self.model.now
-        elif self.model.live_with(job.new.dedupe_key):
+        elif self.model.live_with(job.new.dedupe_key) or self.held_by_another(job):
             with pytest.raises(AlreadyExistsError):
                 self.portal(self.db.store.jobs.retry, job.new.id)
         else:
@@ -363,6 +244,10 @@ class JobsBesideAModel(RuleBasedStateMachine):
     def pass_time(self, seconds: float) -> None:
         self.db.clock.advance(seconds)
         self.model.now += seconds
+
+    def keys_held(self) -> dict[str, tuple[str, float | None]]:
+        rows = self.db.rows("SELECT key, job_id, until FROM job_dedupe")
+        return {key: (job_id, self.seconds(until)) for key, job_id, until in rows}
 
     @invariant()
     def same(self) -> None:
@@ -388,33 +273,14 @@ class JobsBesideAModel(RuleBasedStateMachine):
         assert {row[0]: row[1:] for row in ended} == {
             job_id: (job.status, job.attempt) for job_id, job in jobs if not job.live
         }
-
-
-BOUNDS = settings(
-    max_examples=60,
-    stateful_step_count=50,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-    derandomize=True,
-    phases=[Phase.generate],  # to make a failing story shorter takes minutes
-)
+        assert self.keys_held() == self.model.keys
 
 
 def test_jobs_on_sqlite(tmp_path: Path) -> None:
-    """Sixty stories of fifty steps."""
-    files = iter(range(100_000))
-    make = staticmethod(lambda: SqliteTestDatabase(tmp_path / f"{next(files)}.db"))
-    machine = type("OnSqlite", (JobsBesideAModel,), {"make": make})
-    run_state_machine_as_test(machine, settings=BOUNDS)
+    """Forty-five stories of fifty steps."""
+    tell_on_sqlite(JobsBesideAModel, tmp_path, stories=45)
 
 
 def test_jobs_on_postgres(shared_database: str) -> None:
     """The same stories."""
-
-    def empty() -> Database:
-        with psycopg.connect(shared_database) as connection:
-            connection.execute(EMPTY_EVERYTHING)
-        return PostgresTestDatabase(shared_database)
-
-    machine = type("OnPostgres", (JobsBesideAModel,), {"make": staticmethod(empty)})
-    run_state_machine_as_test(machine, settings=BOUNDS)
+    tell_on_postgres(JobsBesideAModel, shared_database, stories=45)
