@@ -168,6 +168,21 @@ async def test_slow_recipient_holds_replies_and_broadcasts_alike(db: Database) -
     assert len(await claim_lanes(db)) == 2
 
 
+async def test_pace_outlasts_a_sender_that_vanished(db: Database) -> None:
+    """What another sender held when the recipient was found to be too fast waits like everything else."""
+    person = await enroll(db)
+    await put(db, person)
+    await put(db, person, message_class=MessageClass.BROADCAST)
+    for worker in (db.worker, "other"):
+        [lease] = (await db.store.outbox.claim(db.claim(limit=1, worker=worker))).items
+        if worker == db.worker:
+            order = await mark(db, lease)
+    assert order is not None
+    await settle(db, order, Settlement(verdict=Verdict.SLOW_RECIPIENT, error="131056", delay=16.0))
+    await db.store.recovery.requeue_stale_sending_messages()
+    assert await nothing_due(db) == 16.0
+
+
 async def test_message_for_later_lets_the_others_pass(db: Database) -> None:
     """A long wait leaves the lane, and enters its tail again when it is over."""
     person = await enroll(db)

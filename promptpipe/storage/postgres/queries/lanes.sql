@@ -98,7 +98,9 @@ ORDER BY key FOR UPDATE
 
 -- name: abandon_lane
 -- Its holder is gone without a word.
-UPDATE lanes SET due_at = :due_at, leased = false, worker = NULL, crashes = crashes + 1
+UPDATE lanes SET
+    due_at = CASE WHEN :due_at::timestamptz IS NULL THEN NULL ELSE greatest(:due_at::timestamptz, pace_at) END,
+    leased = false, worker = NULL, crashes = crashes + 1
 WHERE kind = :kind AND key = :key
 
 -- name: lease_recovery

@@ -93,7 +93,7 @@ SELECT key, :now AS request_end FROM lanes WHERE worker IS NOT NULL AND worker <
 
 -- name: abandon_lane
 -- Its holder is gone without a word.
-UPDATE lanes SET due_at = :due_at, leased = 0, worker = NULL, crashes = crashes + 1
+UPDATE lanes SET due_at = max(:due_at, pace_at), leased = 0, worker = NULL, crashes = crashes + 1
 WHERE kind = :kind AND key = :key
 
 -- name: lease_recovery
