@@ -1,7 +1,7 @@
 """A composition root that is the product's, but for what a test puts into it.
 
-`[--kill POINT | --throw POINT] [--echo SECONDS]`: ports that kill the process, or raise, at a point (see `killer`); the
-echo flow, which takes so long to answer, in place of the coach.
+`[--kill POINT | --throw POINT] [--echo SECONDS] [--deadly]`: ports that kill the process, or raise, at a point (see
+`killer`); the echo flow, which takes so long to answer, in place of the coach; the kinds of jobs of `kinds`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, cast
 from promptpipe import app
 from promptpipe.config import load_settings
 from tests.faults.killer import Killer, Mortal
+from tests.faults.kinds import deadly_kinds
 from tests.support.echo import EchoFlow
 
 if TYPE_CHECKING:
@@ -46,9 +47,13 @@ async def serve(arguments: Sequence[str], *, with_process: int) -> None:
     parser.add_argument("--kill")
     parser.add_argument("--throw")
     parser.add_argument("--echo", type=float)
+    parser.add_argument("--deadly", action="store_true")
     wanted = parser.parse_args(arguments)
     async with app.open_components(load_settings()) as opened:
         components = opened if wanted.echo is None else echoing(opened, wanted.echo)
+        if wanted.deadly:
+            ours = {kind.name: kind for kind in deadly_kinds(components)}
+            components = replace(components, job_kinds={**components.job_kinds, **ours})
         if point := wanted.kill or wanted.throw:
             components = mortal(components, Killer(point, throw=bool(wanted.throw)))
         await app.run(components, with_process=with_process)
