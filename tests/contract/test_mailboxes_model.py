@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from promptpipe.model.ids import ParticipantId
     from promptpipe.model.leases import Lease
 
+pytestmark = pytest.mark.slow
+
 NUMBERS = ("+16505550001", "+16505550002", "+16505550003")
 KEYS = ("reminder", "feedback")
 ME, OTHER = "worker-0", "worker-b"

@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from promptpipe.model.ids import ParticipantId
     from promptpipe.model.leases import Lease
 
+pytestmark = pytest.mark.slow
+
 ME, OTHER = "worker-0", "worker-b"
 """The process that the store belongs to, and one that gives no sign of life."""
 WORKERS = st.sampled_from([ME, OTHER])
