@@ -10,7 +10,7 @@ import pytest
 
 from promptpipe.model.errors import AlreadyExistsError, NotFoundError
 from promptpipe.model.ids import JobId
-from promptpipe.model.jobs import Ending, Fail, Finish, Fire, JobFailure, JobStatus, NewJob, OnConflict
+from promptpipe.model.jobs import Ending, Fail, Finish, Fire, JobFailure, JobStatus, NewJob, OnConflict, Retry
 from tests.contract.test_races import MANY, all_at_once
 from tests.support.people import enroll
 
@@ -97,19 +97,26 @@ async def test_job_whose_key_is_held_by_another_is_not_retried(db: Database) -> 
     assert (await db.store.jobs.retry(holder.id)).status is JobStatus.QUEUED
 
 
-async def test_job_is_kept_while_its_key_is_held(db: Database) -> None:
-    """Whoever enqueues meanwhile is answered with it; key and job go after that."""
+@pytest.mark.parametrize(
+    ("status", "outcome"), [(JobStatus.DONE, Finish()), (JobStatus.FAILED, Fail(JobFailure(type="E", message="m")))]
+)
+async def test_job_is_kept_while_its_key_is_held(db: Database, status: JobStatus, outcome: Outcome) -> None:
+    """Whoever enqueues meanwhile is answered with it; key, job and errors go after that."""
     first, _ = await db.store.jobs.enqueue(job(db))
-    await end(db)
+    await end(db, Retry(0.0, JobFailure(type="E", message="m")))
+    await end(db, outcome)
+    errors = db.rows("SELECT attempt, type FROM job_errors")
     maintenance, second = db.store.maintenance, timedelta(seconds=1)
     db.clock.advance(3599.0)
     assert await maintenance.prune_job_keys(None) is None
-    assert await maintenance.prune_history(JobStatus.DONE, second, None) is None
+    assert await maintenance.prune_history(status, second, None) is None
     assert (await db.store.jobs.enqueue(job(db)))[0].id == first.id
+    assert db.rows("SELECT attempt, type FROM job_errors") == errors
     db.clock.advance(1.0)
     assert await maintenance.prune_job_keys(None) is not None
-    assert await maintenance.prune_history(JobStatus.DONE, second, None) is not None
-    assert db.rows("SELECT count(*) FROM job_dedupe") == [(0,)]
+    assert await maintenance.prune_history(status, second, None) is not None
+    for table in ("job_dedupe", "job_errors"):
+        assert db.rows(f"SELECT count(*) FROM {table}") == [(0,)]
     with pytest.raises(NotFoundError):
         await db.store.jobs.get(first.id)
 

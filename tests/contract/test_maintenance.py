@@ -71,6 +71,19 @@ async def test_history_is_kept_for_its_time(db: Database, status: JobStatus, out
         await db.store.jobs.get(job_id)
 
 
+async def test_time_begins_when_the_job_ends(db: Database) -> None:
+    """However long ago it was made."""
+    new = NewJob(id=JobId(db.new_id()), kind="test", run_at=db.clock.now())
+    await db.store.jobs.enqueue(new)
+    db.clock.advance(2 * DAY.total_seconds())
+    [leased] = (await db.store.jobs.claim(db.claim())).items
+    await db.store.jobs.finish([Ending(leased.lease, Finish())])
+    db.clock.advance(DAY.total_seconds())
+    assert await prune(db) == []
+    db.clock.advance(0.001)
+    assert await prune(db) == [0]
+
+
 async def test_pruning_goes_on_batch_by_batch(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """The oldest first, and each batch where the one before ended."""
     monkeypatch.setattr(maintenance, "BATCH", 3)
