@@ -5,7 +5,7 @@ Events are stored as a kind and a JSON object. `encoded` and `decoded` are the o
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import TYPE_CHECKING, ClassVar
 
@@ -92,7 +92,7 @@ Event = Enrolled | Replied | TimerFired | MessageSent | MessageFailed | TimerLos
 _KINDS: Mapping[str, type[Event]] = {
     event.kind: event for event in (Enrolled, Replied, TimerFired, MessageSent, MessageFailed, TimerLost)
 }
-_FIELDS = {kind: frozenset(item.name for item in fields(event)) for kind, event in _KINDS.items()}
+_FIELDS = {kind: tuple(item.name for item in fields(event)) for kind, event in _KINDS.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +108,8 @@ class StoredEvent:
 
 def encoded(event: Event) -> dict[str, object]:
     """Return *event* as a JSON object; instants become ISO 8601 text."""
-    return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in asdict(event).items()}
+    values = ((name, getattr(event, name)) for name in _FIELDS[event.kind])
+    return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in values}
 
 
 def decoded(kind: str, data: Mapping[str, object]) -> Event:

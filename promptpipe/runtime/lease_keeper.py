@@ -123,6 +123,8 @@ class LeaseKeeper:
         started = self.started()
         extension = await self._store.extend(list(holds), self.lease_seconds)
         for lease, hold in holds.items():
+            if self._holds.get((lease.work, lease.key)) is not hold:
+                continue  # given up meanwhile: its scope may be that of other work already
             if lease in extension.lost:
                 hold.lost = True
                 self._metrics.lease_lost(lease.work)

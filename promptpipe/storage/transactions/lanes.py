@@ -31,7 +31,7 @@ async def append(tx: Transaction, work: Work, keys: Sequence[str], priority: int
 
 
 async def claim(tx: Transaction, work: Work, request: Claim) -> tuple[list[Lease], Lease | None, float | None]:
-    """Lease due lanes, replies before broadcasts and then the longest due; and the suspect, if one was asked for.
+    """Lease due lanes, of replies before broadcasts the longest due; and the suspect, if one was asked for.
 
     Return also the seconds until the next lane is due; None when none is in sight.
     """
