@@ -27,6 +27,7 @@ from promptpipe.model.messages import Text
 from promptpipe.storage.transactions import mailbox_events
 from tests.support import lanes
 from tests.support.database import LEASE_SECONDS
+from tests.support.deciding import decide
 from tests.support.lanes import ModelLane
 from tests.support.people import ENROLLMENT, batch, enroll, inbound
 from tests.support.stories import Story, tell_on_postgres, tell_on_sqlite
@@ -294,7 +295,7 @@ class MailboxesBesideAModel(Story):
 
     def commit(self, delivery: Delivery, decision: Decision, *, last: bool) -> Delivery | None:
         next_within = None if last else LEASE_SECONDS
-        return self.portal(self.db.store.mailboxes.decide, delivery, decision, next_within=next_within)
+        return self.portal(decide, self.db, delivery, decision, next_within=next_within)
 
     @rule(data=st.data(), delay=st.sampled_from([0.0, 5.0]), blocked=st.sampled_from([0.0, 5.0, 40.0]))
     def fail(self, data: st.DataObject, delay: float, blocked: float) -> None:
