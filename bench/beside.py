@@ -23,7 +23,7 @@ TIMERS = 100_000
 def figures(suite: Suite) -> Iterator[Figure]:
     """Yield what they cost, each against a plain run beside it."""
     timers, snapshot, two, four = [], [], [], []
-    for _ in suite.rounds:
+    for _ in suite.few_rounds:
         plain = _drained(suite)
         timers.append(_drained(suite, timers=suite.number(TIMERS)) / plain)
         snapshot.append(_drained(suite, snapshot=True) / plain)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 PER_SECOND = 100
 PEOPLE = 100
-TEXTS = 1_500
+TEXTS = 1_000
 STATUSES = ("sent", "delivered", "read")
 PATIENCE = 30.0
 

@@ -7,7 +7,9 @@ rounds.
 
 from __future__ import annotations
 
+import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,7 +44,9 @@ def main() -> None:
         show_machine(machine(databases.server_url), as_json=chosen.json, quick=chosen.quick)
         suite = Suite.made(databases, quick=chosen.quick)
         for group in chosen.only or GROUPS:
+            begun = time.perf_counter()
             show(GROUPS[group](suite), as_json=chosen.json)
+            print(f"{group}: {time.perf_counter() - begun:.0f} s", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

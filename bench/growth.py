@@ -25,7 +25,7 @@ def figures(suite: Suite) -> Iterator[Figure]:
         for size in SIZES:
             url = _used(suite, back_end, suite.number(size))
             enqueued, drained = [], []
-            for _ in suite.rounds:
+            for _ in suite.few_rounds:
                 enqueued.append(jobs.enqueue(url, suite.number(NUMBER)))
                 drained.append(jobs.drain(url, suite.number(NUMBER))[0])
             yield figure(enqueued, group="growth", what=f"enqueued beside {size:,}", of=back_end, unit="/s")

@@ -106,7 +106,7 @@ def figures(suite: Suite) -> Iterator[Figure]:
     """Yield how fast messages leave."""
     for back_end in BACK_ENDS:
         rates, cpu, disorder = [], [], []
-        for _ in suite.rounds:
+        for _ in suite.few_rounds:
             per_second, micros, lost = in_process(_send, suite.databases.new(back_end), PEOPLE, suite.number(MESSAGES))
             rates.append(per_second)
             cpu.append(micros)

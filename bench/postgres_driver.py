@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     Work = Callable[[AnyConnection, int], Awaitable[None]]
     Measure = Callable[[str, int], "Figures"]
 
-ROUNDS = 15
+ROUNDS = 9
 QUICK_ROUNDS = 3
 SECONDS = 0.3
 CONNECTIONS = (1, 8)

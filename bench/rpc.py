@@ -177,7 +177,7 @@ def main() -> None:
         serve(chosen.serve, chosen.port)
         return
     show_machine(machine(None, ("trio", "h2", "grpclib")), as_json=chosen.json, quick=chosen.quick)
-    show(figures(chosen.rounds or (1 if chosen.quick else 5)), as_json=chosen.json)
+    show(figures(chosen.rounds or (1 if chosen.quick else 3)), as_json=chosen.json)
 
 
 if __name__ == "__main__":

@@ -29,6 +29,11 @@ class Suite:
         """How often each is measured."""
         return range(self.how_often)
 
+    @property
+    def few_rounds(self) -> range:
+        """How often what takes long is measured."""
+        return range(min(2, self.how_often))
+
     def number(self, wanted: int) -> int:
         """Return how many there are to be, *wanted* in a full run."""
         return max(100, int(wanted * self.scale))
