@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import suppress
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 import trio
@@ -25,6 +25,7 @@ from promptpipe.model.messages import SendResult, Verdict
 from promptpipe.model.recovery import ComponentReport
 from promptpipe.services.inbound import Inbound
 from promptpipe.services.observations import Observation, Observations
+from promptpipe.storage.transactions.measured import MeasuredDatabase
 from tests.support.echo import EchoFlow
 from tests.support.people import inbound
 from tests.support.runtime import FakeChannel, kind_of, open_runtime, running
@@ -195,6 +196,28 @@ async def test_what_the_store_cannot_do_is_counted(tmp_path: Path, autojump_cloc
     assert counted(metrics)["store_unavailable_total"] == 1
 
 
+@pytest.mark.parametrize("kind", ["read", "write"])
+async def test_failures_of_reading_and_writing_count_alike(kind: Literal["read", "write"]) -> None:
+    """Whoever asked."""
+
+    class Full:
+        async def write(self, _: object) -> None:
+            await trio.lowlevel.checkpoint()
+            raise StoreUnavailableError("full")
+
+        read = write
+
+    async def nothing(_: object) -> None:
+        await trio.lowlevel.checkpoint()
+
+    metrics = PrometheusMetrics(["default"])
+    database = MeasuredDatabase(Full(), metrics)  # type: ignore[arg-type]
+    with pytest.raises(StoreUnavailableError):
+        await getattr(database, kind)(nothing)
+    values = counted(metrics)
+    assert (values["store_unavailable_total"], values[f"store_transactions_total{{{kind}}}"]) == (1, 1)
+
+
 async def test_webhooks_are_counted_by_what_became_of_them(autojump_clock: MockClock) -> None:
     """And timed; a defect of ours is counted too."""
 
@@ -278,6 +301,21 @@ async def test_slow_store_is_asked_less_often_and_not_waited_for(autojump_clock:
         await trio.sleep(1)
     assert asked == [0.0, 22.0, 44.0]
     assert await observations.latest() == Observation()
+
+
+def test_lag_of_hidden_queues_is_that_of_the_oldest_job() -> None:
+    """In whatever order the database names them."""
+    waiting: dict[str, Any] = {
+        "scheduled": 0,
+        "ready": 1,
+        "running": 0,
+        "failed": 0,
+        "paused": False,
+        "concurrency": None,
+    }
+    queues = [QueueStats(name=f"hidden-{lag}", lag=lag, **waiting) for lag in (1.0, 9.0, 5.0)]
+    page = scraped(PrometheusMetrics(["default"]).page(Observation(queues, 0), ready=True))
+    assert page["queue_lag_seconds{other}"] == 9.0
 
 
 def test_recovery_is_counted_by_component() -> None:

@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
 
 import trio
 
+from promptpipe.app.components import open_components
+from promptpipe.app.parts import make_runners, make_worker
+from promptpipe.config import load_settings
 from promptpipe.model.ids import JobId
 from promptpipe.model.jobs import JobStatus, NewJob
 from promptpipe.runtime.maintenance import Maintenance
+from promptpipe.services.readiness import Readiness
 from tests.support.runtime import kind_of, open_runtime, running
 from tests.support.unreliable import Trouble
 
 if TYPE_CHECKING:
+    from datetime import timedelta
     from pathlib import Path
 
+    import pytest
     from trio.testing import MockClock
 
     from promptpipe.model.jobs import Job
+    from promptpipe.ports.store import Store as AnyStore
     from tests.support.runtime import Runtime
+
+
+PORTS = ("jobs", "schedules", "mailboxes", "outbox", "leases")
+"""What the runners use of a store, beside maintenance."""
 
 
 def history(runtime: Runtime) -> int:
@@ -47,6 +60,37 @@ async def test_history_goes_after_its_time_within_a_minute(tmp_path: Path, autoj
             await trio.sleep(3600)
             assert history(runtime) == 1
     assert trouble.left == {"maintenance.prune_history": 0}
+
+
+async def test_each_ending_is_kept_for_the_time_that_is_set_for_it(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The product puts settings and statuses together."""
+    for number, ending in enumerate(("DONE", "FAILED", "CANCELED"), start=1):
+        monkeypatch.setenv(f"PROMPTPIPE_RETENTION__{ending}", f"{number * 1000}")
+    asked: dict[JobStatus, timedelta] = {}
+
+    class Store:
+        async def prune_history(self, status: JobStatus, age: timedelta, _: object) -> None:
+            await trio.lowlevel.checkpoint()
+            asked[status] = age
+
+        async def prune_job_keys(self, *_: object) -> None:
+            await trio.lowlevel.checkpoint()
+
+        prune_inbound_marks = prune_job_keys
+
+    settings = load_settings(database_url=f"sqlite:///{tmp_path}/test.db")
+    async with open_components(settings) as components:
+        whole = SimpleNamespace(**{name: getattr(components.store, name) for name in PORTS}, maintenance=Store())
+        parts = make_runners(replace(components, store=cast("AnyStore", whole)), make_worker(components, Readiness()))
+        [maintenance] = [part for part in parts if isinstance(part, Maintenance)]
+        async with trio.open_nursery() as nursery:
+            await nursery.start(maintenance.run)
+            await trio.sleep(1)
+            maintenance.stop()
+    thousands = {status: age.total_seconds() / 1000 for status, age in asked.items()}
+    assert thousands == {JobStatus.DONE: 1, JobStatus.FAILED: 2, JobStatus.CANCELED: 3}
 
 
 async def test_marks_go_after_thirty_days(tmp_path: Path, autojump_clock: MockClock) -> None:

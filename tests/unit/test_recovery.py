@@ -12,6 +12,7 @@ import trio
 from promptpipe.app import Components, make_recovery
 from promptpipe.config import load_settings
 from promptpipe.flows.conversation import ConversationFlowRecovery
+from promptpipe.metrics import PrometheusMetrics
 from promptpipe.model.events import TimerLost
 from promptpipe.model.ids import JobId, ParticipantId, ScheduleId
 from promptpipe.model.inbound import Enrollment
@@ -22,6 +23,7 @@ from promptpipe.recovery import TimerRecoveryInfo
 from promptpipe.recovery.manager import SCHEDULES_AT_ONCE
 from promptpipe.runtime.wakeups import Wakeups
 from tests.support.people import ADA, batch, inbound
+from tests.support.scrape import counted
 
 if TYPE_CHECKING:
     from promptpipe.recovery import Recoverable, RecoveryManager, RecoveryRegistry
@@ -41,9 +43,10 @@ class Failing:
         raise ValueError("broken")
 
 
-def manager(db: Database, *recoverables: Recoverable) -> RecoveryManager:
+def manager(db: Database, *recoverables: Recoverable, metrics: PrometheusMetrics | None = None) -> RecoveryManager:
     """Return the application's own recovery manager over a test's store."""
     components = Components(
+        metrics=metrics or PrometheusMetrics(()),
         settings=load_settings(),
         clock=db.clock,
         new_id=db.new_id,
@@ -84,12 +87,18 @@ async def test_failing_component_stops_no_other(db: Database) -> None:
     """It is in the report with its reason; the one after it has recovered."""
     await enroll(db, ADA)
     db.change("DELETE FROM registered_hooks")
-    report = await manager(db, Failing(), ConversationFlowRecovery()).recover_all()
+    metrics = PrometheusMetrics(())
+    report = await manager(db, Failing(), ConversationFlowRecovery(), metrics=metrics).recover_all()
     failing, conversation = report.components[-2:]
     assert (failing.failed, failing.failures) == (1, (("failing", "ValueError: broken"),))
     assert (conversation.checked, conversation.restored, conversation.failed) == (1, 1, 0)
     assert await db.store.recovery.last_report() == report
     assert db.rows("SELECT handler_type, expires_at FROM registered_hooks") == [("conversation", None)]
+    found = {name: value for name, value in counted(metrics).items() if name.startswith("recovery_findings")}
+    assert found == {
+        "recovery_findings_total{failing,failed}": 1,
+        "recovery_findings_total{conversation flow,restored}": 1,
+    }
 
 
 async def test_all_schedules_get_their_next_time_before_anything_runs(db: Database) -> None:

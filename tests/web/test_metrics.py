@@ -54,7 +54,7 @@ async def test_token_is_needed_once_it_is_set(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("PROMPTPIPE_ADMIN_TOKEN", TOKEN)
     beyond_loopback(monkeypatch, bind)
     async with open_site(tmp_path) as client:
-        for header in (None, "Bearer wrong", f"Basic {TOKEN}", TOKEN, "Bearer é"):
+        for header in (None, "Bearer wrong", f"Basic {TOKEN}", f"Digest {TOKEN}", TOKEN, "Bearer é"):
             headers = {} if header is None else {"Authorization": header.encode()}
             answer = await client.get("/metrics", headers=headers)  # type: ignore[arg-type]
             assert (answer.status_code, answer.headers["WWW-Authenticate"]) == (401, "Bearer")
