@@ -91,14 +91,15 @@ async def _send(url: str, people: int, messages: int) -> tuple[float, float, int
         before, begun = time.process_time(), time.perf_counter()
         async with trio.open_nursery() as nursery:
             await nursery.start(worker.keeper.run)
-            await nursery.start(sender.run)
-            while channel.sent < messages:  # noqa: ASYNC110
-                await trio.sleep(0.005)
-            sender.stop()
-            while count(url, "SELECT count(*) FROM outbox_messages WHERE status <> 'sent'"):  # noqa: ASYNC110
-                await trio.sleep(0.005)
+            async with trio.open_nursery() as sending:
+                await sending.start(sender.run)
+                while channel.sent < messages:  # noqa: ASYNC110
+                    await trio.sleep(0.005)
+                sender.stop()  # it ends when the last result is committed
             took, cpu = time.perf_counter() - begun, time.process_time() - before
             nursery.cancel_scope.cancel()
+        if count(url, "SELECT count(*) FROM outbox_messages WHERE status <> 'sent'"):
+            raise RuntimeError("not every message is recorded as sent")
         return messages / took, cpu / messages * 1e6, channel.disorder
 
 
