@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
@@ -152,3 +153,76 @@ async def test_reference_to_a_message_that_is_not_ours_is_kept(db: Database) -> 
     """Somebody else's callback data, or a database restored from a backup: the receipt stays, nothing breaks."""
     report = await ingest(db, receipt(MessageStatus.SENT, reference=("nobody", 3)))
     assert report == IngestReport(stored=1, unmatched=1)
+
+
+def everything(db: Database) -> dict[str, list[tuple[object, ...]]]:
+    """Return all that webhooks leave behind, without ids of our own and times of ours."""
+    person = (
+        "(SELECT address FROM participant_addresses a WHERE a.participant_id = {}.participant_id AND kind = 'phone')"
+    )
+    return {
+        "marks": db.rows("SELECT channel, number_id, kind, provider_id, status FROM inbound_dedup ORDER BY 3, 4, 5"),
+        "responses": db.rows(
+            f"SELECT {person.format('responses')}, number_id, message_id, sender, type, text, raw, provider_time"
+            " FROM responses ORDER BY message_id, type"
+        ),
+        "events": db.rows(
+            f"SELECT {person.format('mailbox_events')}, seq, kind, payload ->> 'text', payload ->> 'choice_id',"
+            " payload ->> 'conversational', payload ->> 'said_at' FROM mailbox_events ORDER BY 1, 2"
+        ),
+        "people": db.rows("SELECT name, channel FROM conversation_participants ORDER BY name"),
+        "addresses": db.rows("SELECT address, kind FROM participant_addresses ORDER BY address"),
+    }
+
+
+TABLES = (
+    "inbound_dedup",
+    "responses",
+    "receipts",
+    "parked_updates",
+    "mailbox_events",
+    "lanes",
+    "registered_hooks",
+    "flow_states",
+    "participant_addresses",
+    "conversation_participants",
+)
+
+
+@pytest.mark.parametrize("raw_of_one", [b"{}", b"\xff"])
+async def test_request_with_many_updates_does_what_one_for_each_does(db: Database, raw_of_one: bytes) -> None:
+    """Whoever they are from, whatever they are, and however often they come; be one of them no text."""
+    said_at = db.clock.now() - timedelta(minutes=3, microseconds=7)
+    raw = '{"text": "na\u00efve \\u0000 \\ud83d\\ude00"}'.encode()
+    updates: list[Update] = [
+        inbound("a1", provider_id="a1", raw=raw, provider_time=said_at),
+        inbound("b1", BOB, provider_id="b1", type="button", choice_id="yes"),
+        inbound("a2", provider_id="a2", conversational=False),
+        inbound("a1", provider_id="a1"),
+        InboundOther(channel="whatsapp", number_id=NUMBER_ID, key="k", type="unsupported", raw=b"{}"),
+        inbound("b2", BOB, provider_id="b2"),
+        inbound("", BOB, provider_id="known before"),
+        receipt(MessageStatus.DELIVERED, "wamid.nobody"),
+        inbound("c1", "+16505559999", provider_id="c1", sender_name="Cy"),
+        inbound("c2", "+16505559999", provider_id="c2"),
+        replace(inbound("a3", provider_id="a3"), senders=(ADAS_ID, phone(ADA))),
+        inbound("a0", provider_id="a0", raw=raw_of_one),
+        replace(inbound("a4", provider_id="a4"), senders=(ADAS_ID,)),
+    ]
+
+    async def begin() -> None:
+        for table in TABLES:
+            db.change(f"DELETE FROM {table}")
+        await ingest(db, inbound("hi", sender_name="Ada", provider_id="hi", provider_time=said_at))
+        await ingest(db, inbound("ho", BOB, sender_name="Bob", provider_id="known before", provider_time=said_at))
+
+    await begin()
+    together = await ingest(db, *updates)
+    left = everything(db)
+    await begin()
+    reports = [await ingest(db, update) for update in updates]
+    assert everything(db) == left
+    assert together == IngestReport(
+        **{field.name: sum(getattr(report, field.name) for report in reports) for field in fields(IngestReport)}
+    )
+    assert (together.stored, together.duplicates, together.enrolled) == (11, 2, 1)

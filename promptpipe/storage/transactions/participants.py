@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from promptpipe.model.listing import PageRequest
     from promptpipe.storage.transactions.transaction import Database, Row, Transaction
 
+    Owners = Mapping[tuple[str, str], ParticipantId]
+    """Who has which address, by channel and address."""
+
 
 class ParticipantTransactions:
     """`ports.store.ParticipantStore`."""
@@ -166,12 +169,12 @@ def as_json(addresses: Sequence[Address]) -> str:
     return to_json([{"channel": address.channel, "address": address.value} for address in addresses])
 
 
-def owners(rows: Sequence[Row]) -> dict[tuple[str, str], ParticipantId]:
+def owners(rows: Sequence[Row]) -> Owners:
     """Return who has the addresses that the statement `owners_of_addresses` found, by channel and address."""
     return {(row["channel"], row["address"]): ParticipantId(row["participant_id"]) for row in rows}
 
 
-def first_owner(known: Mapping[tuple[str, str], ParticipantId], addresses: Sequence[Address]) -> ParticipantId | None:
+def first_owner(known: Owners, addresses: Sequence[Address]) -> ParticipantId | None:
     """Return who has the first of *addresses* that anybody has."""
     have = (known.get((address.channel, address.value)) for address in addresses)
     return next((owner for owner in have if owner is not None), None)

@@ -26,8 +26,9 @@ VALUES (:channel, :address, :kind, :participant_id, promptpipe_now())
 ON CONFLICT DO NOTHING
 RETURNING 1 AS one
 
--- name: set_participant_channel
-UPDATE conversation_participants SET channel = :channel, updated_at = promptpipe_now() WHERE id = :id AND channel <> :channel
+-- name: set_participants_channel
+UPDATE conversation_participants SET channel = :channel, updated_at = promptpipe_now()
+WHERE id = ANY (:ids) AND channel <> :channel
 
 -- name: flow_states_of
 SELECT * FROM flow_states WHERE participant_id = ANY (:participant_ids)

@@ -24,8 +24,9 @@ INSERT INTO participant_addresses (channel, address, kind, participant_id, creat
 VALUES (:channel, :address, :kind, :participant_id, :now)
 ON CONFLICT DO NOTHING
 
--- name: set_participant_channel
-UPDATE conversation_participants SET channel = :channel, updated_at = :now WHERE id = :id AND channel <> :channel
+-- name: set_participants_channel
+UPDATE conversation_participants SET channel = :channel, updated_at = :now
+WHERE id IN (SELECT value FROM json_each(:ids)) AND channel <> :channel
 
 -- name: flow_states_of
 SELECT * FROM flow_states WHERE participant_id IN (SELECT value FROM json_each(:participant_ids))
