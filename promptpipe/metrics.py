@@ -222,6 +222,9 @@ class PrometheusMetrics(Metrics):
         if self._observation.in_doubt is not None:
             text = "Messages of which nobody knows whether they were sent."
             yield GaugeMetricFamily("promptpipe_messages_in_doubt", text, self._observation.in_doubt)
+        if self._observation.aside is not None:
+            text = "Events that could not be handled and wait for an operator."
+            yield GaugeMetricFamily("promptpipe_events_aside", text, self._observation.aside)
         if self._observation.queues is not None:
             yield from self._depths(self._observation.queues)
 

@@ -14,7 +14,7 @@ from promptpipe.model.errors import FlowError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from promptpipe.model.ids import EventId, JobId, MessageId, ResponseId
+    from promptpipe.model.ids import EventId, JobId, MessageId, ParticipantId, ResponseId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +104,22 @@ class StoredEvent:
     blocked: float
     created_at: datetime
     event: Event
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventAside:
+    """An event that could not be handled, as it is stored: nothing says that this version knows its kind.
+
+    *last_error* says why it could not be, the last time.
+    """
+
+    id: EventId
+    participant_id: ParticipantId
+    kind: str
+    payload: Mapping[str, object]
+    attempts: int
+    last_error: str
+    created_at: datetime
 
 
 def encoded(event: Event) -> dict[str, object]:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from promptpipe.model.messages import NewMessage, OutboxMessage, Resolution, SendOrder, SendRecord
     from promptpipe.model.participants import Address, Participant, ParticipantStatus, Profile
     from promptpipe.model.recovery import LostTimer, RecoveryReport
+    from promptpipe.ports.aside import AsideStore
     from promptpipe.ports.maintenance import MaintenanceStore
     from promptpipe.ports.queues import QueueStore
     from promptpipe.ports.schedules import ScheduleStore
@@ -359,6 +360,8 @@ class Store(Protocol):
     def schedules(self) -> ScheduleStore: ...  # noqa: D102
     @property
     def mailboxes(self) -> MailboxStore: ...  # noqa: D102
+    @property
+    def aside(self) -> AsideStore: ...  # noqa: D102
     @property
     def outbox(self) -> OutboxStore: ...  # noqa: D102
     @property

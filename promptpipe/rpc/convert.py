@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from enum import Enum, IntEnum
 
     from promptpipe.model.decisions import FlowState
+    from promptpipe.model.events import EventAside
     from promptpipe.model.history import Receipt, Response
     from promptpipe.model.jobs import Job, QueueStats
     from promptpipe.model.messages import OutboxMessage
@@ -222,6 +223,19 @@ def flow_state(value: FlowState) -> v1.FlowState:
         version=value.version,
         created_at=value.created_at,
         updated_at=value.updated_at,
+    )
+
+
+def event_aside(value: EventAside) -> v1.EventAside:
+    """Return the message of an event that was set aside."""
+    return v1.EventAside(
+        id=value.id,
+        participant_id=value.participant_id,
+        kind=value.kind,
+        payload=struct(value.payload),
+        attempts=value.attempts,
+        last_error=value.last_error,
+        created_at=value.created_at,
     )
 
 

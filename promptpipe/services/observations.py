@@ -25,10 +25,11 @@ LOOK_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What is in the queues, and how many messages are in doubt; None where the database has not said."""
+    """What is in the queues, how many messages are in doubt, and how many events aside; None where nothing was said."""
 
     queues: Sequence[QueueStats] | None = None
     in_doubt: int | None = None
+    aside: int | None = None
 
 
 class Observations:
@@ -55,6 +56,10 @@ class Observations:
 
     async def _look(self) -> Observation:
         try:
-            return Observation(await self._store.queues.stats(), await self._store.outbox.count_in_doubt())
+            return Observation(
+                await self._store.queues.stats(),
+                await self._store.outbox.count_in_doubt(),
+                await self._store.aside.count(),
+            )
         except StoreUnavailableError:
             return Observation()

@@ -23,6 +23,7 @@ from promptpipe.model.errors import LeaseLostError, VersionConflictError
 from promptpipe.model.events import Replied, TimerFired
 from promptpipe.model.ids import JobId, MessageId, WorkerId
 from promptpipe.model.jobs import Ending, Fire, NewJob
+from promptpipe.model.listing import PageRequest
 from promptpipe.model.messages import Text
 from promptpipe.storage.transactions import mailbox_events
 from tests.support import lanes
@@ -327,6 +328,22 @@ class MailboxesBesideAModel(Story):
         else:
             self.portal(self.db.store.mailboxes.give_back, delivery.lease)
             mailbox.take_back(self.now)
+
+    @precondition(lambda self: any(mailbox.aside for mailbox in self.mailboxes.values()))
+    @rule(data=st.data(), drop=st.booleans())
+    def have_aside(self, data: st.DataObject, *, drop: bool) -> None:
+        """Try an event that was set aside again, or drop it."""
+        store, found = self.db.store.aside, self.portal(self.db.store.aside.list, None, PageRequest(size=100)).items
+        assert len(found) == self.portal(store.count) == sum(len(mailbox.aside) for mailbox in self.mailboxes.values())
+        wanted = data.draw(st.sampled_from(found))
+        mailbox = self.mailboxes[wanted.participant_id]
+        name = wanted.payload["text" if wanted.kind == "replied" else "job_id"]
+        [event] = [event for event in mailbox.aside if event.name == name]
+        mailbox.aside.remove(event)
+        self.portal(store.drop if drop else store.retry, wanted.id)
+        if not drop:
+            event.attempt, event.blocked = 0, 0.0
+            mailbox.put(event, self.now)
 
     # ------------------------------------------------------------ leases, workers, time
 

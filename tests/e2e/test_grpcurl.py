@@ -209,6 +209,30 @@ async def test_admin_commands_change_messages(tmp_path: Path) -> None:
         assert (settled.returncode, "FAILED_PRECONDITION" in settled.stderr) == (1, True)
 
 
+async def test_admin_commands_about_events(tmp_path: Path) -> None:
+    """One that no version here knows is tried again, set aside again, and dropped."""
+    async with open_service(Home.on_sqlite(tmp_path)) as (service, _):
+        service.start()
+        await service.wait_ready()
+        await grpcurl(service, "ParticipantService/EnrollParticipant", {"phone_number": GRACE})
+        service.home.change(
+            "INSERT INTO mailbox_events"
+            " (id, participant_id, kind, payload, attempt, max_attempts, last_error, created_at)"
+            " SELECT 'e1', id, 'from_the_future', '{}', 20, 20, 'boom', created_at FROM conversation_participants"
+        )
+        [event] = await command(service, "events", "list")
+        assert (event["kind"], event["attempts"], event["lastError"]) == ("from_the_future", 20, "boom")
+        promptpipe = ".venv/bin/promptpipe"
+        assert (await run(service, [promptpipe, "events", "retry", "e1"])).returncode == 0
+        known = "SELECT last_error FROM mailbox_events WHERE seq IS NULL AND attempt = 0"
+        await eventually(lambda: service.rows(known) != [])
+        assert "is unknown to this version" in str(service.rows(known))
+        assert (await run(service, [promptpipe, "events", "drop", "e1"])).returncode == 0
+        assert await command(service, "events", "list") == []
+        again = await run(service, [promptpipe, "events", "retry", "e1"])
+        assert (again.returncode, again.stderr) == (1, "promptpipe: NOT_FOUND: there is no event e1\n")
+
+
 async def test_admin_commands_fail_in_one_line(tmp_path: Path) -> None:
     """Exit code 1 for what the service says, 2 for what the operator typed."""
     async with open_service(Home.on_sqlite(tmp_path)) as (service, _):

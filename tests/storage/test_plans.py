@@ -89,6 +89,8 @@ LISTS = {
     "list_responses_of": ["responses_participant (participant_id=? AND id<?)"],
     "list_schedules": ["sqlite_autoindex_schedules_1 (id<?)"],
     "list_schedules_of": ["schedules_participant (participant_id=? AND id<?)"],
+    "list_events_aside": ["mailbox_events_all_aside (id<?)"],
+    "list_events_aside_of": ["mailbox_events_aside (participant_id=? AND id<?)"],
     "list_receipts": ["sqlite_autoindex_receipts_1 (id<?)"],
 }
 

@@ -97,6 +97,9 @@ INSERT INTO participant_addresses SELECT 'c', 'a' || n, 'phone', 'p' || n, now()
 INSERT INTO parked_updates SELECT 'c', 'w' || n, 'r' || n, now() FROM generate_series(1, 3000) AS n;
 INSERT INTO responses (id, participant_id, channel, number_id, message_id, sender, type, text, raw, received_at)
 SELECT 'r' || n, 'p' || n, 'c', 'n', 'w' || n, 's', 'text', 't', '', now() FROM generate_series(1, 3000) AS n;
+INSERT INTO mailbox_events (id, participant_id, seq, kind, payload, dedupe_key, max_attempts, created_at)
+SELECT 'e' || n, 'p' || n, CASE WHEN n % 2 = 0 THEN 1 END, 'k', '{}', 'd' || n, 20, now()
+FROM generate_series(1, 6000) AS n;
 INSERT INTO schedules (id, version, kind, queue, priority, payload, participant_id, hour, minute, zone, misfire, paused,
     next_at, created_at, updated_at)
 SELECT 's' || n, 1, 'k', 'q', 1, '{}', 'p' || n, 9, 0, 'UTC', 'run', n % 10 = 0,
@@ -118,6 +121,8 @@ LISTS = {
     "list_responses_of": ["responses_participant"],
     "list_schedules": ["schedules_pkey"],
     "list_schedules_of": ["schedules_participant"],
+    "list_events_aside": ["mailbox_events_all_aside"],
+    "list_events_aside_of": ["mailbox_events_aside"],
     "list_receipts": ["receipts_pkey"],
 }
 

@@ -43,7 +43,7 @@ async def test_page_is_open_on_this_machine(tmp_path: Path) -> None:
         answer = await client.get("/metrics")
         assert (answer.status_code, answer.headers["Content-Type"]) == (200, "text/plain; version=0.0.4; charset=utf-8")
         values = scraped(answer.content)
-        assert (values["ready"], values["messages_in_doubt"]) == (0, 0)
+        assert (values["ready"], values["messages_in_doubt"], values["events_aside"]) == (0, 0, 0)
         assert values["store_transactions_total{read}"] > 0
         assert (await client.post("/metrics")).status_code == 405
 

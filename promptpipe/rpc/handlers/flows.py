@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from promptpipe.model.ids import ParticipantId
+from promptpipe.model.ids import EventId, ParticipantId
 from promptpipe.rpc import convert
 from promptpipe.rpc.paging import next_page_token, page_request
 from promptpipe.rpc.pb.promptpipe import v1
 
 if TYPE_CHECKING:
+    from promptpipe.ports.aside import AsideStore
     from promptpipe.ports.store import ParticipantStore
 
 
 class FlowHandlers(v1.FlowServiceBase):
     """See `flows.proto`."""
 
-    def __init__(self, participants: ParticipantStore) -> None:
+    def __init__(self, participants: ParticipantStore, aside: AsideStore) -> None:
         self._participants = participants
+        self._aside = aside
 
     async def get_flow_state(self, message: v1.GetFlowStateRequest) -> v1.GetFlowStateResponse:
         """Return a place in a flow."""
@@ -32,3 +34,21 @@ class FlowHandlers(v1.FlowServiceBase):
             flow_states=[convert.flow_state(state) for state in page.items],
             next_page_token=next_page_token(message, page),
         )
+
+    async def list_events_aside(self, message: v1.ListEventsAsideRequest) -> v1.ListEventsAsideResponse:
+        """List events that were set aside."""
+        whose = None if message.participant_id is None else ParticipantId(message.participant_id)
+        page = await self._aside.list(whose, page_request(message))
+        return v1.ListEventsAsideResponse(
+            events=[convert.event_aside(event) for event in page.items], next_page_token=next_page_token(message, page)
+        )
+
+    async def retry_event(self, message: v1.RetryEventRequest) -> v1.RetryEventResponse:
+        """Put an event back into its mailbox."""
+        await self._aside.retry(EventId(message.event_id))
+        return v1.RetryEventResponse()
+
+    async def drop_event(self, message: v1.DropEventRequest) -> v1.DropEventResponse:
+        """Forget an event."""
+        await self._aside.drop(EventId(message.event_id))
+        return v1.DropEventResponse()

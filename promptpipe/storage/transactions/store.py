@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from promptpipe.storage.transactions.aside import AsideTransactions
 from promptpipe.storage.transactions.history import HistoryTransactions
 from promptpipe.storage.transactions.inbound import InboundTransactions
 from promptpipe.storage.transactions.job_queues import JobTransactions
@@ -38,6 +39,7 @@ class SqlStore:
         self.queues = QueueTransactions(database)
         self.schedules = ScheduleTransactions(database)
         self.mailboxes = MailboxTransactions(database)
+        self.aside = AsideTransactions(database)
         self.outbox = OutboxTransactions(database, rules)
         self.inbound = InboundTransactions(database)
         self.history = HistoryTransactions(database)

@@ -21,6 +21,25 @@ DELETE FROM mailbox_events WHERE id IN (SELECT value FROM json_each(:ids)) RETUR
 -- name: set_event_aside
 UPDATE mailbox_events SET seq = NULL, last_error = :last_error WHERE id = :id
 
+-- name: event
+SELECT * FROM mailbox_events WHERE id = :id
+
+-- name: list_events_aside
+SELECT * FROM mailbox_events WHERE seq IS NULL AND id < :after ORDER BY id DESC LIMIT :limit
+
+-- name: list_events_aside_of
+SELECT * FROM mailbox_events
+WHERE seq IS NULL AND participant_id = :participant_id AND id < :after ORDER BY id DESC LIMIT :limit
+
+-- name: count_events_aside
+SELECT count(*) AS count FROM mailbox_events WHERE seq IS NULL
+
+-- name: return_event
+UPDATE mailbox_events SET seq = :seq, attempt = 0, blocked = 0 WHERE id = :id AND seq IS NULL RETURNING id
+
+-- name: drop_event_aside
+DELETE FROM mailbox_events WHERE id = :id AND seq IS NULL RETURNING id
+
 -- name: note_event_error
 UPDATE mailbox_events SET blocked = blocked + :blocked, last_error = :last_error WHERE id = :id
 

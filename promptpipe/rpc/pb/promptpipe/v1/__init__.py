@@ -12,6 +12,8 @@ __all__ = (
     "DeleteParticipantResponse",
     "DeleteScheduleRequest",
     "DeleteScheduleResponse",
+    "DropEventRequest",
+    "DropEventResponse",
     "EnqueueJobRequest",
     "EnqueueJobRequestOnConflict",
     "EnqueueJobResponse",
@@ -19,6 +21,7 @@ __all__ = (
     "EnqueueMessageResponse",
     "EnrollParticipantRequest",
     "EnrollParticipantResponse",
+    "EventAside",
     "FlowServiceBase",
     "FlowServiceStub",
     "FlowState",
@@ -54,6 +57,8 @@ __all__ = (
     "JobStatus",
     "LimitQueueRequest",
     "LimitQueueResponse",
+    "ListEventsAsideRequest",
+    "ListEventsAsideResponse",
     "ListFlowStatesRequest",
     "ListFlowStatesResponse",
     "ListFlowTypesRequest",
@@ -115,6 +120,8 @@ __all__ = (
     "ResumeQueueResponse",
     "ResumeScheduleRequest",
     "ResumeScheduleResponse",
+    "RetryEventRequest",
+    "RetryEventResponse",
     "RetryJobRequest",
     "RetryJobResponse",
     "RetryMessageRequest",
@@ -615,6 +622,43 @@ default_message_pool.register_message("promptpipe.v1", "DeleteScheduleResponse",
 
 
 @dataclass(eq=False, repr=False)
+class DropEventRequest(betterproto2.Message):
+    """
+    Which event to forget.
+    """
+
+    @betterproto2.staticproperty
+    @staticmethod
+    def DESCRIPTOR() -> Descriptor:
+        return PROMPTPIPE_V1_FLOWS_PROTO_DESCRIPTOR.message_types_by_name["DropEventRequest"]
+
+    event_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    Its id.
+    """
+
+
+default_message_pool.register_message("promptpipe.v1", "DropEventRequest", DropEventRequest)
+
+
+@dataclass(eq=False, repr=False)
+class DropEventResponse(betterproto2.Message):
+    """
+    Nothing is left to say.
+    """
+
+    @betterproto2.staticproperty
+    @staticmethod
+    def DESCRIPTOR() -> Descriptor:
+        return PROMPTPIPE_V1_FLOWS_PROTO_DESCRIPTOR.message_types_by_name["DropEventResponse"]
+
+    pass
+
+
+default_message_pool.register_message("promptpipe.v1", "DropEventResponse", DropEventResponse)
+
+
+@dataclass(eq=False, repr=False)
 class EnqueueJobRequest(betterproto2.Message):
     """
     A job to add.
@@ -867,6 +911,58 @@ class EnrollParticipantResponse(betterproto2.Message):
 
 
 default_message_pool.register_message("promptpipe.v1", "EnrollParticipantResponse", EnrollParticipantResponse)
+
+
+@dataclass(eq=False, repr=False)
+class EventAside(betterproto2.Message):
+    """
+    An event that could not be handled.
+    """
+
+    @betterproto2.staticproperty
+    @staticmethod
+    def DESCRIPTOR() -> Descriptor:
+        return PROMPTPIPE_V1_FLOWS_PROTO_DESCRIPTOR.message_types_by_name["EventAside"]
+
+    id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    A UUIDv7.
+    """
+
+    participant_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+    """
+    Whose.
+    """
+
+    kind: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
+    """
+    What has happened: `replied`, `timer_fired`, `message_sent`, or another.
+    """
+
+    payload: "__google__protobuf__.Struct | None" = betterproto2.field(4, betterproto2.TYPE_MESSAGE, optional=True)
+    """
+    What goes with it.
+    """
+
+    attempts: "int" = betterproto2.field(5, betterproto2.TYPE_INT32)
+    """
+    How often it was tried.
+    """
+
+    last_error: "str" = betterproto2.field(6, betterproto2.TYPE_STRING)
+    """
+    Why it could not be handled, the last time.
+    """
+
+    created_at: "datetime.datetime | None" = betterproto2.field(
+        7, betterproto2.TYPE_MESSAGE, unwrap=lambda: __google__protobuf__.Timestamp, optional=True
+    )
+    """
+    When it happened.
+    """
+
+
+default_message_pool.register_message("promptpipe.v1", "EventAside", EventAside)
 
 
 @dataclass(eq=False, repr=False)
@@ -1667,6 +1763,61 @@ class LimitQueueResponse(betterproto2.Message):
 
 
 default_message_pool.register_message("promptpipe.v1", "LimitQueueResponse", LimitQueueResponse)
+
+
+@dataclass(eq=False, repr=False)
+class ListEventsAsideRequest(betterproto2.Message):
+    """
+    Which events to list.
+    """
+
+    @betterproto2.staticproperty
+    @staticmethod
+    def DESCRIPTOR() -> Descriptor:
+        return PROMPTPIPE_V1_FLOWS_PROTO_DESCRIPTOR.message_types_by_name["ListEventsAsideRequest"]
+
+    page_size: "int" = betterproto2.field(1, betterproto2.TYPE_INT32)
+    """
+    At most so many; 50 when 0, never more than 200.
+    """
+
+    page_token: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+    """
+    `next_page_token` of the page before; the first page when empty.
+    """
+
+    participant_id: "str | None" = betterproto2.field(3, betterproto2.TYPE_STRING, optional=True)
+    """
+    Only those of this participant.
+    """
+
+
+default_message_pool.register_message("promptpipe.v1", "ListEventsAsideRequest", ListEventsAsideRequest)
+
+
+@dataclass(eq=False, repr=False)
+class ListEventsAsideResponse(betterproto2.Message):
+    """
+    One page of events.
+    """
+
+    @betterproto2.staticproperty
+    @staticmethod
+    def DESCRIPTOR() -> Descriptor:
+        return PROMPTPIPE_V1_FLOWS_PROTO_DESCRIPTOR.message_types_by_name["ListEventsAsideResponse"]
+
+    events: "list[EventAside]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
+    """
+    The newest first.
+    """
+
+    next_page_token: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+    """
+    Empty on the last page.
+    """
+
+
+default_message_pool.register_message("promptpipe.v1", "ListEventsAsideResponse", ListEventsAsideResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -3143,6 +3294,43 @@ default_message_pool.register_message("promptpipe.v1", "ResumeScheduleResponse",
 
 
 @dataclass(eq=False, repr=False)
+class RetryEventRequest(betterproto2.Message):
+    """
+    Which event to try again.
+    """
+
+    @betterproto2.staticproperty
+    @staticmethod
+    def DESCRIPTOR() -> Descriptor:
+        return PROMPTPIPE_V1_FLOWS_PROTO_DESCRIPTOR.message_types_by_name["RetryEventRequest"]
+
+    event_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    Its id.
+    """
+
+
+default_message_pool.register_message("promptpipe.v1", "RetryEventRequest", RetryEventRequest)
+
+
+@dataclass(eq=False, repr=False)
+class RetryEventResponse(betterproto2.Message):
+    """
+    Nothing is left to say.
+    """
+
+    @betterproto2.staticproperty
+    @staticmethod
+    def DESCRIPTOR() -> Descriptor:
+        return PROMPTPIPE_V1_FLOWS_PROTO_DESCRIPTOR.message_types_by_name["RetryEventResponse"]
+
+    pass
+
+
+default_message_pool.register_message("promptpipe.v1", "RetryEventResponse", RetryEventResponse)
+
+
+@dataclass(eq=False, repr=False)
 class RetryJobRequest(betterproto2.Message):
     """
     Which job to run again.
@@ -4069,6 +4257,71 @@ class FlowServiceStub(betterproto2_grpclib.ServiceStub):
             metadata=metadata,
         )
 
+    async def list_events_aside(
+        self,
+        message: "ListEventsAsideRequest",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "ListEventsAsideResponse":
+        """
+        Lists events that could not be handled and were taken out of their mailboxes, the newest first. What a person wrote
+        is kept among the responses besides.
+        """
+
+        return await self._unary_unary(
+            "/promptpipe.v1.FlowService/ListEventsAside",
+            message,
+            ListEventsAsideResponse,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
+    async def retry_event(
+        self,
+        message: "RetryEventRequest",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "RetryEventResponse":
+        """
+        Puts an event that was set aside at the end of its mailbox, its attempts counted anew. FAILED_PRECONDITION when it is
+        in its mailbox already.
+        """
+
+        return await self._unary_unary(
+            "/promptpipe.v1.FlowService/RetryEvent",
+            message,
+            RetryEventResponse,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
+    async def drop_event(
+        self,
+        message: "DropEventRequest",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "DropEventResponse":
+        """
+        Forgets an event that was set aside. FAILED_PRECONDITION when it is in its mailbox.
+        """
+
+        return await self._unary_unary(
+            "/promptpipe.v1.FlowService/DropEvent",
+            message,
+            DropEventResponse,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
     async def watch_flows(
         self,
         message: "WatchFlowsRequest",
@@ -4901,7 +5154,7 @@ class RecoveryServiceStub(betterproto2_grpclib.ServiceStub):
 from ...google import protobuf as __google__protobuf__
 
 PROMPTPIPE_V1_FLOWS_PROTO_DESCRIPTOR = default_google_proto_descriptor_pool.AddSerializedFile(
-    b'\n\x19promptpipe/v1/flows.proto\x12\rpromptpipe.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto"\xbc\x02\n\tFlowState\x12%\n\x0eparticipant_id\x18\x01 \x01(\tR\rparticipantId\x12\x1b\n\tflow_type\x18\x02 \x01(\tR\x08flowType\x12#\n\rcurrent_state\x18\x03 \x01(\tR\x0ccurrentState\x126\n\nstate_data\x18\x04 \x01(\x0b2\x17.google.protobuf.StructR\tstateData\x12\x18\n\x07version\x18\x05 \x01(\x03R\x07version\x129\n\ncreated_at\x18\x06 \x01(\x0b2\x1a.google.protobuf.TimestampR\tcreatedAt\x129\n\nupdated_at\x18\x07 \x01(\x0b2\x1a.google.protobuf.TimestampR\tupdatedAt";\n\x08FlowType\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x1b\n\tjob_kinds\x18\x02 \x03(\tR\x08jobKinds"\x16\n\x14ListFlowTypesRequest"O\n\x15ListFlowTypesResponse\x126\n\nflow_types\x18\x01 \x03(\x0b2\x17.promptpipe.v1.FlowTypeR\tflowTypes"Y\n\x13GetFlowStateRequest\x12%\n\x0eparticipant_id\x18\x01 \x01(\tR\rparticipantId\x12\x1b\n\tflow_type\x18\x02 \x01(\tR\x08flowType"O\n\x14GetFlowStateResponse\x127\n\nflow_state\x18\x01 \x01(\x0b2\x18.promptpipe.v1.FlowStateR\tflowState"\xc2\x01\n\x15ListFlowStatesRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\x12 \n\tflow_type\x18\x03 \x01(\tH\x00R\x08flowType\x88\x01\x01\x12*\n\x0eparticipant_id\x18\x04 \x01(\tH\x01R\rparticipantId\x88\x01\x01B\x0c\n\n_flow_typeB\x11\n\x0f_participant_id"{\n\x16ListFlowStatesResponse\x129\n\x0bflow_states\x18\x01 \x03(\x0b2\x18.promptpipe.v1.FlowStateR\nflowStates\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken"V\n\x10StartFlowRequest\x12%\n\x0eparticipant_id\x18\x01 \x01(\tR\rparticipantId\x12\x1b\n\tflow_type\x18\x02 \x01(\tR\x08flowType"L\n\x11StartFlowResponse\x127\n\nflow_state\x18\x01 \x01(\x0b2\x18.promptpipe.v1.FlowStateR\tflowState"\x96\x01\n\x15TransitionFlowRequest\x12%\n\x0eparticipant_id\x18\x01 \x01(\tR\rparticipantId\x12\x1b\n\tflow_type\x18\x02 \x01(\tR\x08flowType\x12!\n\x0ctarget_state\x18\x03 \x01(\tR\x0btargetState\x12\x16\n\x06reason\x18\x04 \x01(\tR\x06reason"Q\n\x16TransitionFlowResponse\x127\n\nflow_state\x18\x01 \x01(\x0b2\x18.promptpipe.v1.FlowStateR\tflowState"V\n\x10ResetFlowRequest\x12%\n\x0eparticipant_id\x18\x01 \x01(\tR\rparticipantId\x12\x1b\n\tflow_type\x18\x02 \x01(\tR\x08flowType"L\n\x11ResetFlowResponse\x127\n\nflow_state\x18\x01 \x01(\x0b2\x18.promptpipe.v1.FlowStateR\tflowState"\x9d\x01\n\x10SendEventRequest\x12%\n\x0eparticipant_id\x18\x01 \x01(\tR\rparticipantId\x12\x1b\n\tflow_type\x18\x02 \x01(\tR\x08flowType\x12\x12\n\x04name\x18\x03 \x01(\tR\x04name\x121\n\x07payload\x18\x04 \x01(\x0b2\x17.google.protobuf.StructR\x07payload"L\n\x11SendEventResponse\x127\n\nflow_state\x18\x01 \x01(\x0b2\x18.promptpipe.v1.FlowStateR\tflowState"\x82\x01\n\x11WatchFlowsRequest\x12 \n\tflow_type\x18\x01 \x01(\tH\x00R\x08flowType\x88\x01\x01\x12*\n\x0eparticipant_id\x18\x02 \x01(\tH\x01R\rparticipantId\x88\x01\x01B\x0c\n\n_flow_typeB\x11\n\x0f_participant_id"M\n\x12WatchFlowsResponse\x127\n\nflow_state\x18\x01 \x01(\x0b2\x18.promptpipe.v1.FlowStateR\tflowState2\xc5\x05\n\x0bFlowService\x12Z\n\rListFlowTypes\x12#.promptpipe.v1.ListFlowTypesRequest\x1a$.promptpipe.v1.ListFlowTypesResponse\x12W\n\x0cGetFlowState\x12".promptpipe.v1.GetFlowStateRequest\x1a#.promptpipe.v1.GetFlowStateResponse\x12]\n\x0eListFlowStates\x12$.promptpipe.v1.ListFlowStatesRequest\x1a%.promptpipe.v1.ListFlowStatesResponse\x12N\n\tStartFlow\x12\x1f.promptpipe.v1.StartFlowRequest\x1a .promptpipe.v1.StartFlowResponse\x12]\n\x0eTransitionFlow\x12$.promptpipe.v1.TransitionFlowRequest\x1a%.promptpipe.v1.TransitionFlowResponse\x12N\n\tResetFlow\x12\x1f.promptpipe.v1.ResetFlowRequest\x1a .promptpipe.v1.ResetFlowResponse\x12N\n\tSendEvent\x12\x1f.promptpipe.v1.SendEventRequest\x1a .promptpipe.v1.SendEventResponse\x12S\n\nWatchFlows\x12 .promptpipe.v1.WatchFlowsRequest\x1a!.promptpipe.v1.WatchFlowsResponse0\x01b\x06proto3'
+    b'\n\x19promptpipe/v1/flows.proto\x12\rpromptpipe.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto"\xbc\x02\n\tFlowState\x12%\n\x0eparticipant_id\x18\x01 \x01(\tR\rparticipantId\x12\x1b\n\tflow_type\x18\x02 \x01(\tR\x08flowType\x12#\n\rcurrent_state\x18\x03 \x01(\tR\x0ccurrentState\x126\n\nstate_data\x18\x04 \x01(\x0b2\x17.google.protobuf.StructR\tstateData\x12\x18\n\x07version\x18\x05 \x01(\x03R\x07version\x129\n\ncreated_at\x18\x06 \x01(\x0b2\x1a.google.protobuf.TimestampR\tcreatedAt\x129\n\nupdated_at\x18\x07 \x01(\x0b2\x1a.google.protobuf.TimestampR\tupdatedAt";\n\x08FlowType\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x1b\n\tjob_kinds\x18\x02 \x03(\tR\x08jobKinds"\x16\n\x14ListFlowTypesRequest"O\n\x15ListFlowTypesResponse\x126\n\nflow_types\x18\x01 \x03(\x0b2\x17.promptpipe.v1.FlowTypeR\tflowTypes"Y\n\x13GetFlowStateRequest\x12%\n\x0eparticipant_id\x18\x01 \x01(\tR\rparticipantId\x12\x1b\n\tflow_type\x18\x02 \x01(\tR\x08flowType"O\n\x14GetFlowStateResponse\x127\n\nflow_state\x18\x01 \x01(\x0b2\x18.promptpipe.v1.FlowStateR\tflowState"\xc2\x01\n\x15ListFlowStatesRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\x12 \n\tflow_type\x18\x03 \x01(\tH\x00R\x08flowType\x88\x01\x01\x12*\n\x0eparticipant_id\x18\x04 \x01(\tH\x01R\rparticipantId\x88\x01\x01B\x0c\n\n_flow_typeB\x11\n\x0f_participant_id"{\n\x16ListFlowStatesResponse\x129\n\x0bflow_states\x18\x01 \x03(\x0b2\x18.promptpipe.v1.FlowStateR\nflowStates\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken"V\n\x10StartFlowRequest\x12%\n\x0eparticipant_id\x18\x01 \x01(\tR\rparticipantId\x12\x1b\n\tflow_type\x18\x02 \x01(\tR\x08flowType"L\n\x11StartFlowResponse\x127\n\nflow_state\x18\x01 \x01(\x0b2\x18.promptpipe.v1.FlowStateR\tflowState"\x96\x01\n\x15TransitionFlowRequest\x12%\n\x0eparticipant_id\x18\x01 \x01(\tR\rparticipantId\x12\x1b\n\tflow_type\x18\x02 \x01(\tR\x08flowType\x12!\n\x0ctarget_state\x18\x03 \x01(\tR\x0btargetState\x12\x16\n\x06reason\x18\x04 \x01(\tR\x06reason"Q\n\x16TransitionFlowResponse\x127\n\nflow_state\x18\x01 \x01(\x0b2\x18.promptpipe.v1.FlowStateR\tflowState"V\n\x10ResetFlowRequest\x12%\n\x0eparticipant_id\x18\x01 \x01(\tR\rparticipantId\x12\x1b\n\tflow_type\x18\x02 \x01(\tR\x08flowType"L\n\x11ResetFlowResponse\x127\n\nflow_state\x18\x01 \x01(\x0b2\x18.promptpipe.v1.FlowStateR\tflowState"\x9d\x01\n\x10SendEventRequest\x12%\n\x0eparticipant_id\x18\x01 \x01(\tR\rparticipantId\x12\x1b\n\tflow_type\x18\x02 \x01(\tR\x08flowType\x12\x12\n\x04name\x18\x03 \x01(\tR\x04name\x121\n\x07payload\x18\x04 \x01(\x0b2\x17.google.protobuf.StructR\x07payload"L\n\x11SendEventResponse\x127\n\nflow_state\x18\x01 \x01(\x0b2\x18.promptpipe.v1.FlowStateR\tflowState"\x80\x02\n\nEventAside\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12%\n\x0eparticipant_id\x18\x02 \x01(\tR\rparticipantId\x12\x12\n\x04kind\x18\x03 \x01(\tR\x04kind\x121\n\x07payload\x18\x04 \x01(\x0b2\x17.google.protobuf.StructR\x07payload\x12\x1a\n\x08attempts\x18\x05 \x01(\x05R\x08attempts\x12\x1d\n\nlast_error\x18\x06 \x01(\tR\tlastError\x129\n\ncreated_at\x18\x07 \x01(\x0b2\x1a.google.protobuf.TimestampR\tcreatedAt"\x93\x01\n\x16ListEventsAsideRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\x12*\n\x0eparticipant_id\x18\x03 \x01(\tH\x00R\rparticipantId\x88\x01\x01B\x11\n\x0f_participant_id"t\n\x17ListEventsAsideResponse\x121\n\x06events\x18\x01 \x03(\x0b2\x19.promptpipe.v1.EventAsideR\x06events\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken".\n\x11RetryEventRequest\x12\x19\n\x08event_id\x18\x01 \x01(\tR\x07eventId"\x14\n\x12RetryEventResponse"-\n\x10DropEventRequest\x12\x19\n\x08event_id\x18\x01 \x01(\tR\x07eventId"\x13\n\x11DropEventResponse"\x82\x01\n\x11WatchFlowsRequest\x12 \n\tflow_type\x18\x01 \x01(\tH\x00R\x08flowType\x88\x01\x01\x12*\n\x0eparticipant_id\x18\x02 \x01(\tH\x01R\rparticipantId\x88\x01\x01B\x0c\n\n_flow_typeB\x11\n\x0f_participant_id"M\n\x12WatchFlowsResponse\x127\n\nflow_state\x18\x01 \x01(\x0b2\x18.promptpipe.v1.FlowStateR\tflowState2\xca\x07\n\x0bFlowService\x12Z\n\rListFlowTypes\x12#.promptpipe.v1.ListFlowTypesRequest\x1a$.promptpipe.v1.ListFlowTypesResponse\x12W\n\x0cGetFlowState\x12".promptpipe.v1.GetFlowStateRequest\x1a#.promptpipe.v1.GetFlowStateResponse\x12]\n\x0eListFlowStates\x12$.promptpipe.v1.ListFlowStatesRequest\x1a%.promptpipe.v1.ListFlowStatesResponse\x12N\n\tStartFlow\x12\x1f.promptpipe.v1.StartFlowRequest\x1a .promptpipe.v1.StartFlowResponse\x12]\n\x0eTransitionFlow\x12$.promptpipe.v1.TransitionFlowRequest\x1a%.promptpipe.v1.TransitionFlowResponse\x12N\n\tResetFlow\x12\x1f.promptpipe.v1.ResetFlowRequest\x1a .promptpipe.v1.ResetFlowResponse\x12N\n\tSendEvent\x12\x1f.promptpipe.v1.SendEventRequest\x1a .promptpipe.v1.SendEventResponse\x12`\n\x0fListEventsAside\x12%.promptpipe.v1.ListEventsAsideRequest\x1a&.promptpipe.v1.ListEventsAsideResponse\x12Q\n\nRetryEvent\x12 .promptpipe.v1.RetryEventRequest\x1a!.promptpipe.v1.RetryEventResponse\x12N\n\tDropEvent\x12\x1f.promptpipe.v1.DropEventRequest\x1a .promptpipe.v1.DropEventResponse\x12S\n\nWatchFlows\x12 .promptpipe.v1.WatchFlowsRequest\x1a!.promptpipe.v1.WatchFlowsResponse0\x01b\x06proto3'
 )
 PROMPTPIPE_V1_OUTBOX_PROTO_DESCRIPTOR = default_google_proto_descriptor_pool.AddSerializedFile(
     b'\n\x1apromptpipe/v1/outbox.proto\x12\rpromptpipe.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto"\xc2\x07\n\rOutboxMessage\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12%\n\x0eparticipant_id\x18\x02 \x01(\tR\rparticipantId\x12\x1c\n\trecipient\x18\x03 \x01(\tR\trecipient\x12\x18\n\x07channel\x18\x04 \x01(\tR\x07channel\x12\x12\n\x04kind\x18\x05 \x01(\tR\x04kind\x12;\n\x06status\x18\x06 \x01(\x0e2#.promptpipe.v1.OutboxMessage.StatusR\x06status\x12\x1a\n\x08attempts\x18\x07 \x01(\x05R\x08attempts\x12.\n\x13provider_message_id\x18\x08 \x01(\tR\x11providerMessageId\x12\x1d\n\nlast_error\x18\t \x01(\tR\tlastError\x129\n\ncreated_at\x18\n \x01(\x0b2\x1a.google.protobuf.TimestampR\tcreatedAt\x123\n\x07sent_at\x18\x0b \x01(\x0b2\x1a.google.protobuf.TimestampR\x06sentAt\x12=\n\x0cdelivered_at\x18\x0c \x01(\x0b2\x1a.google.protobuf.TimestampR\x0bdeliveredAt\x123\n\x07read_at\x18\r \x01(\x0b2\x1a.google.protobuf.TimestampR\x06readAt\x12\x12\n\x04text\x18\x0e \x01(\tR\x04text\x12\x1d\n\ndedupe_key\x18\x0f \x01(\tR\tdedupeKey\x129\n\nexpires_at\x18\x10 \x01(\x0b2\x1a.google.protobuf.TimestampR\texpiresAt\x12R\n\x0fin_doubt_policy\x18\x11 \x01(\x0e2*.promptpipe.v1.OutboxMessage.InDoubtPolicyR\rinDoubtPolicy"\x8f\x01\n\x06Status\x12\x14\n\x12STATUS_UNSPECIFIED\x12\n\n\x06QUEUED\x10\x01\x12\x0b\n\x07SENDING\x10\x02\x12\x0c\n\x08IN_DOUBT\x10\x03\x12\x08\n\x04SENT\x10\x04\x12\r\n\tDELIVERED\x10\x05\x12\x08\n\x04READ\x10\x06\x12\n\n\x06FAILED\x10\x07\x12\x0b\n\x07EXPIRED\x10\x08\x12\x0c\n\x08CANCELED\x10\t"N\n\rInDoubtPolicy\x12\x1d\n\x1bIN_DOUBT_POLICY_UNSPECIFIED\x12\n\n\x06RESEND\x10\x01\x12\x08\n\x04DROP\x10\x02\x12\x08\n\x04HOLD\x10\x03"s\n\x08Template\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n\x08language\x18\x02 \x01(\tR\x08language\x127\n\ncomponents\x18\x03 \x03(\x0b2\x17.google.protobuf.StructR\ncomponents"\xce\x04\n\x0bInteractive\x12\x12\n\x04body\x18\x01 \x01(\tR\x04body\x12\x16\n\x06header\x18\x02 \x01(\tR\x06header\x12\x16\n\x06footer\x18\x03 \x01(\tR\x06footer\x12>\n\x07buttons\x18\x04 \x01(\x0b2".promptpipe.v1.Interactive.ButtonsH\x00R\x07buttons\x125\n\x04menu\x18\x05 \x01(\x0b2\x1f.promptpipe.v1.Interactive.MenuH\x00R\x04menu\x1a.\n\x06Button\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n\x05title\x18\x02 \x01(\tR\x05title\x1aF\n\x07Buttons\x12;\n\x07buttons\x18\x01 \x03(\x0b2!.promptpipe.v1.Interactive.ButtonR\x07buttons\x1aM\n\x03Row\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n\x05title\x18\x02 \x01(\tR\x05title\x12 \n\x0bdescription\x18\x03 \x01(\tR\x0bdescription\x1aS\n\x07Section\x12\x14\n\x05title\x18\x01 \x01(\tR\x05title\x122\n\x04rows\x18\x02 \x03(\x0b2\x1e.promptpipe.v1.Interactive.RowR\x04rows\x1a^\n\x04Menu\x12\x16\n\x06button\x18\x01 \x01(\tR\x06button\x12>\n\x08sections\x18\x02 \x03(\x0b2".promptpipe.v1.Interactive.SectionR\x08sectionsB\x08\n\x06action"\x81\x02\n\x05Media\x12-\n\x04kind\x18\x01 \x01(\x0e2\x19.promptpipe.v1.Media.KindR\x04kind\x12\x14\n\x04link\x18\x02 \x01(\tH\x00R\x04link\x12\x1b\n\x08media_id\x18\x03 \x01(\tH\x00R\x07mediaId\x12\x18\n\x07caption\x18\x04 \x01(\tR\x07caption\x12\x1a\n\x08filename\x18\x05 \x01(\tR\x08filename"V\n\x04Kind\x12\x12\n\x10KIND_UNSPECIFIED\x12\t\n\x05IMAGE\x10\x01\x12\t\n\x05VIDEO\x10\x02\x12\t\n\x05AUDIO\x10\x03\x12\x0c\n\x08DOCUMENT\x10\x04\x12\x0b\n\x07STICKER\x10\x05B\x08\n\x06source"\xe7\x03\n\x15EnqueueMessageRequest\x12\x10\n\x02to\x18\x01 \x01(\tH\x00R\x02to\x12\'\n\x0eparticipant_id\x18\x02 \x01(\tH\x00R\rparticipantId\x12\x14\n\x04text\x18\x03 \x01(\tH\x01R\x04text\x125\n\x08template\x18\x04 \x01(\x0b2\x17.promptpipe.v1.TemplateH\x01R\x08template\x12>\n\x0binteractive\x18\x05 \x01(\x0b2\x1a.promptpipe.v1.InteractiveH\x01R\x0binteractive\x12,\n\x05media\x18\x06 \x01(\x0b2\x14.promptpipe.v1.MediaH\x01R\x05media\x12"\n\ndedupe_key\x18\x07 \x01(\tH\x02R\tdedupeKey\x88\x01\x01\x129\n\nexpires_at\x18\x08 \x01(\x0b2\x1a.google.protobuf.TimestampR\texpiresAt\x12R\n\x0fin_doubt_policy\x18\t \x01(\x0e2*.promptpipe.v1.OutboxMessage.InDoubtPolicyR\rinDoubtPolicyB\x0b\n\trecipientB\t\n\x07contentB\r\n\x0b_dedupe_key"j\n\x16EnqueueMessageResponse\x126\n\x07message\x18\x01 \x01(\x0b2\x1c.promptpipe.v1.OutboxMessageR\x07message\x12\x18\n\x07created\x18\x02 \x01(\x08R\x07created"2\n\x11GetMessageRequest\x12\x1d\n\nmessage_id\x18\x01 \x01(\tR\tmessageId"L\n\x12GetMessageResponse\x126\n\x07message\x18\x01 \x01(\x0b2\x1c.promptpipe.v1.OutboxMessageR\x07message"\xdd\x01\n\x13ListMessagesRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\x12@\n\x06status\x18\x03 \x01(\x0e2#.promptpipe.v1.OutboxMessage.StatusH\x00R\x06status\x88\x01\x01\x12*\n\x0eparticipant_id\x18\x04 \x01(\tH\x01R\rparticipantId\x88\x01\x01B\t\n\x07_statusB\x11\n\x0f_participant_id"x\n\x14ListMessagesResponse\x128\n\x08messages\x18\x01 \x03(\x0b2\x1c.promptpipe.v1.OutboxMessageR\x08messages\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken"4\n\x13RetryMessageRequest\x12\x1d\n\nmessage_id\x18\x01 \x01(\tR\tmessageId"N\n\x14RetryMessageResponse\x126\n\x07message\x18\x01 \x01(\x0b2\x1c.promptpipe.v1.OutboxMessageR\x07message"5\n\x14CancelMessageRequest\x12\x1d\n\nmessage_id\x18\x01 \x01(\tR\tmessageId"O\n\x15CancelMessageResponse\x126\n\x07message\x18\x01 \x01(\x0b2\x1c.promptpipe.v1.OutboxMessageR\x07message"\xd4\x01\n\x15ResolveInDoubtRequest\x12\x1d\n\nmessage_id\x18\x01 \x01(\tR\tmessageId\x12O\n\nresolution\x18\x02 \x01(\x0e2/.promptpipe.v1.ResolveInDoubtRequest.ResolutionR\nresolution"K\n\nResolution\x12\x18\n\x16RESOLUTION_UNSPECIFIED\x12\n\n\x06RESEND\x10\x01\x12\x08\n\x04DROP\x10\x02\x12\r\n\tMARK_SENT\x10\x03"P\n\x16ResolveInDoubtResponse\x126\n\x07message\x18\x01 \x01(\x0b2\x1c.promptpipe.v1.OutboxMessageR\x07message"U\n\x14WatchMessagesRequest\x12*\n\x0eparticipant_id\x18\x01 \x01(\tH\x00R\rparticipantId\x88\x01\x01B\x11\n\x0f_participant_id"O\n\x15WatchMessagesResponse\x126\n\x07message\x18\x01 \x01(\x0b2\x1c.promptpipe.v1.OutboxMessageR\x07message2\x8c\x05\n\rOutboxService\x12]\n\x0eEnqueueMessage\x12$.promptpipe.v1.EnqueueMessageRequest\x1a%.promptpipe.v1.EnqueueMessageResponse\x12Q\n\nGetMessage\x12 .promptpipe.v1.GetMessageRequest\x1a!.promptpipe.v1.GetMessageResponse\x12W\n\x0cListMessages\x12".promptpipe.v1.ListMessagesRequest\x1a#.promptpipe.v1.ListMessagesResponse\x12W\n\x0cRetryMessage\x12".promptpipe.v1.RetryMessageRequest\x1a#.promptpipe.v1.RetryMessageResponse\x12Z\n\rCancelMessage\x12#.promptpipe.v1.CancelMessageRequest\x1a$.promptpipe.v1.CancelMessageResponse\x12]\n\x0eResolveInDoubt\x12$.promptpipe.v1.ResolveInDoubtRequest\x1a%.promptpipe.v1.ResolveInDoubtResponse\x12\\\n\rWatchMessages\x12#.promptpipe.v1.WatchMessagesRequest\x1a$.promptpipe.v1.WatchMessagesResponse0\x01b\x06proto3'
@@ -4977,6 +5230,29 @@ class FlowServiceBase(betterproto2_grpclib.ServiceBase):
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
 
+    async def list_events_aside(self, message: "ListEventsAsideRequest") -> "ListEventsAsideResponse":
+        """
+        Lists events that could not be handled and were taken out of their mailboxes, the newest first. What a person wrote
+        is kept among the responses besides.
+        """
+
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+
+    async def retry_event(self, message: "RetryEventRequest") -> "RetryEventResponse":
+        """
+        Puts an event that was set aside at the end of its mailbox, its attempts counted anew. FAILED_PRECONDITION when it is
+        in its mailbox already.
+        """
+
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+
+    async def drop_event(self, message: "DropEventRequest") -> "DropEventResponse":
+        """
+        Forgets an event that was set aside. FAILED_PRECONDITION when it is in its mailbox.
+        """
+
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+
     async def watch_flows(self, message: "WatchFlowsRequest") -> "AsyncIterator[WatchFlowsResponse]":
         """
         Sends places in flows as they change, each one's latest state at least once.
@@ -5035,6 +5311,26 @@ class FlowServiceBase(betterproto2_grpclib.ServiceBase):
         response = await self.send_event(request)
         await stream.send_message(response)
 
+    async def __rpc_list_events_aside(
+        self, stream: "grpclib.server.Stream[ListEventsAsideRequest, ListEventsAsideResponse]"
+    ) -> None:
+        request = await stream.recv_message()
+        assert request is not None
+        response = await self.list_events_aside(request)
+        await stream.send_message(response)
+
+    async def __rpc_retry_event(self, stream: "grpclib.server.Stream[RetryEventRequest, RetryEventResponse]") -> None:
+        request = await stream.recv_message()
+        assert request is not None
+        response = await self.retry_event(request)
+        await stream.send_message(response)
+
+    async def __rpc_drop_event(self, stream: "grpclib.server.Stream[DropEventRequest, DropEventResponse]") -> None:
+        request = await stream.recv_message()
+        assert request is not None
+        response = await self.drop_event(request)
+        await stream.send_message(response)
+
     async def __rpc_watch_flows(self, stream: "grpclib.server.Stream[WatchFlowsRequest, WatchFlowsResponse]") -> None:
         request = await stream.recv_message()
         assert request is not None
@@ -5087,6 +5383,24 @@ class FlowServiceBase(betterproto2_grpclib.ServiceBase):
                 grpclib.const.Cardinality.UNARY_UNARY,
                 SendEventRequest,
                 SendEventResponse,
+            ),
+            "/promptpipe.v1.FlowService/ListEventsAside": grpclib.const.Handler(
+                self.__rpc_list_events_aside,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                ListEventsAsideRequest,
+                ListEventsAsideResponse,
+            ),
+            "/promptpipe.v1.FlowService/RetryEvent": grpclib.const.Handler(
+                self.__rpc_retry_event,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                RetryEventRequest,
+                RetryEventResponse,
+            ),
+            "/promptpipe.v1.FlowService/DropEvent": grpclib.const.Handler(
+                self.__rpc_drop_event,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                DropEventRequest,
+                DropEventResponse,
             ),
             "/promptpipe.v1.FlowService/WatchFlows": grpclib.const.Handler(
                 self.__rpc_watch_flows,
