@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 import trio
 
@@ -24,6 +24,17 @@ POLL_SECONDS = 1.0
 """The longest sleep: whatever wakes a runner, or fails to, this finds the work."""
 
 
+class Piece(NamedTuple, Generic[T]):
+    """Work that was claimed, at a time of the keeper's clock.
+
+    A *suspect* has the one slot for its like only until it is no longer one.
+    """
+
+    item: T
+    claimed_at: float
+    suspect: bool
+
+
 class ClaimLoop(Generic[T]):
     """Keeps up to *slots* pieces of due work running; after `stop` it claims nothing more, and ends with the last.
 
@@ -38,7 +49,7 @@ class ClaimLoop(Generic[T]):
         *,
         slots: int,
         claim: Callable[[Claim], Awaitable[Claimed[T]]],
-        handle: Callable[[T, float, trio.CancelScope], Awaitable[None]],
+        handle: Callable[[Piece[T], trio.CancelScope], Awaitable[None]],
         unfinished: Callable[[], int] = lambda: 0,
     ) -> None:
         self._work = work
@@ -110,26 +121,25 @@ class ClaimLoop(Generic[T]):
         if thorough:
             self._thorough_at = started + POLL_SECONDS
         for item in claimed.items:
-            self._start(nursery, item, started)
+            self._start(nursery, Piece(item, started, suspect=False))
         if claimed.suspect is not None:
-            self._start(nursery, claimed.suspect, started, suspect=True)
+            self._start(nursery, Piece(claimed.suspect, started, suspect=True))
         if len(claimed.items) == wanted:
             return 0.0 if self._free else math.inf
         return min(POLL_SECONDS, POLL_SECONDS if claimed.next_due_in is None else claimed.next_due_in)
 
-    def _start(self, nursery: trio.Nursery, item: T, started: float, *, suspect: bool = False) -> None:
+    def _start(self, nursery: trio.Nursery, piece: Piece[T]) -> None:
         self._busy += 1
-        self._suspect_runs = self._suspect_runs or suspect
-        self._crew.do((item, started, suspect), nursery)
+        self._suspect_runs = self._suspect_runs or piece.suspect
+        self._crew.do(piece, nursery)
 
-    async def _run_one(self, piece: tuple[T, float, bool], scope: trio.CancelScope) -> None:
-        item, started, suspect = piece
+    async def _run_one(self, piece: Piece[T], scope: trio.CancelScope) -> None:
         try:
-            await self._handle(item, started, scope)
+            await self._handle(piece, scope)
         finally:
             was_full = self._free <= 0
             self._busy -= 1
-            if suspect:
+            if piece.suspect:
                 self._suspect_runs = False
-            if was_full or suspect:
+            if was_full or piece.suspect:
                 self.nudge()

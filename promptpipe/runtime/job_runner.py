@@ -13,7 +13,7 @@ from promptpipe.model.errors import CancelJobError, FailJobError, PayloadError, 
 from promptpipe.model.jobs import DEFAULT_QUEUE, Cancel, Fail, Finish, Fire, JobFailure, Retry, Snooze
 from promptpipe.model.leases import Work
 from promptpipe.ports.metrics import OTHER
-from promptpipe.runtime.claim_loop import ClaimLoop
+from promptpipe.runtime.claim_loop import ClaimLoop, Piece
 from promptpipe.runtime.endings import Endings
 
 if TYPE_CHECKING:
@@ -105,7 +105,8 @@ class JobRunner:
                 if now >= limit:
                     hold.stop()
 
-    async def _handle(self, leased: LeasedJob, started: float, scope: trio.CancelScope) -> None:
+    async def _handle(self, piece: Piece[LeasedJob], scope: trio.CancelScope) -> None:
+        leased, started, _ = piece
         job, hold = leased.job, self._keeper.take(leased.lease, started, scope)
         kind, began = self._known(job.kind), self._keeper.started()
         self._metrics.job_started(kind, job.queue, None if kind is OTHER else _lag(job, began - started))

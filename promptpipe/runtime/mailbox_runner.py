@@ -12,7 +12,7 @@ from promptpipe.model.decisions import Decided
 from promptpipe.model.errors import LeaseLostError, VersionConflictError, described
 from promptpipe.model.leases import Work
 from promptpipe.model.retry import MAILBOX_BACKOFF, MAILBOX_BLOCK_LIMIT
-from promptpipe.runtime.claim_loop import ClaimLoop
+from promptpipe.runtime.claim_loop import ClaimLoop, Piece
 from promptpipe.runtime.together import Together
 
 if TYPE_CHECKING:
@@ -60,15 +60,17 @@ class MailboxRunner:
         """Claim nothing more, and hand out no further event of the mailboxes that are held."""
         self._loop.stop()
 
-    async def _handle(self, delivery: Delivery, started: float, scope: trio.CancelScope) -> None:
-        await self._keeper.hold(delivery.lease, started, scope, partial(self._converse, delivery))
+    async def _handle(self, piece: Piece[Delivery], scope: trio.CancelScope) -> None:
+        limit = 1 if piece.suspect else EVENTS_IN_A_ROW
+        converse = partial(self._converse, piece.item, limit=limit)
+        await self._keeper.hold(piece.item.lease, piece.claimed_at, scope, converse)
 
-    async def _converse(self, first: Delivery, hold: Hold) -> None:
+    async def _converse(self, first: Delivery, hold: Hold, *, limit: int) -> None:
         delivery: Delivery | None = first
         handled = 0
         while delivery is not None:
             handled += 1
-            delivery = await self._handle_one(delivery, hold, last=handled == EVENTS_IN_A_ROW)
+            delivery = await self._handle_one(delivery, hold, last=handled == limit)
 
     async def _handle_one(self, delivery: Delivery, hold: Hold, *, last: bool) -> Delivery | None:
         """Handle one event and return the next of the same mailbox; None when the mailbox was released."""

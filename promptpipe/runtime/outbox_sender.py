@@ -13,7 +13,7 @@ from promptpipe.model.errors import LeaseLostError, StoreUnavailableError, descr
 from promptpipe.model.leases import Work
 from promptpipe.model.messages import Departure, SendRecord, SendResult, Verdict
 from promptpipe.model.sending import settle
-from promptpipe.runtime.claim_loop import ClaimLoop
+from promptpipe.runtime.claim_loop import ClaimLoop, Piece
 from promptpipe.runtime.together import Together
 
 if TYPE_CHECKING:
@@ -66,10 +66,11 @@ class OutboxSender:
         """Claim nothing more, and mark no further message of the lanes that are held."""
         self._loop.stop()
 
-    async def _handle(self, lease: Lease, started: float, scope: trio.CancelScope) -> None:
-        await self._keeper.hold(lease, started, scope, self._send_lane)
+    async def _handle(self, piece: Piece[Lease], scope: trio.CancelScope) -> None:
+        limit = 1 if piece.suspect else MESSAGES_IN_A_ROW
+        await self._keeper.hold(piece.item, piece.claimed_at, scope, partial(self._send_lane, limit=limit))
 
-    async def _send_lane(self, hold: Hold) -> None:
+    async def _send_lane(self, hold: Hold, *, limit: int) -> None:
         started = self._keeper.started()
         order = await self._persistence.until_committed(partial(self._mark, hold.lease))
         sent = 0
@@ -84,7 +85,7 @@ class OutboxSender:
                 result = await self._send(current, hold, departure)
                 started = self._keeper.started()
                 self._worker.metrics.sent(result.verdict, started - began)
-                order = await self._record(current, result, last=sent == MESSAGES_IN_A_ROW)
+                order = await self._record(current, result, last=sent == limit)
             except trio.Cancelled:
                 if result is None and not departure.left:
                     result = SendResult(verdict=Verdict.UNSENT, error="canceled before it left", delay=0.0)

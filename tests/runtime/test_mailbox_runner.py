@@ -82,6 +82,26 @@ async def test_flow_that_does_not_come_back_holds_nobody_up_for_ever(tmp_path: P
         assert runtime.rows("SELECT last_error FROM mailbox_events WHERE seq IS NULL") == [("TooSlowError",)]
 
 
+async def test_suspect_that_was_cleared_keeps_no_other_waiting(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """One at a time is handled, but no longer than until it is known to be harmless."""
+
+    class Slow(EchoFlow):
+        async def handle(self, event: Event, state: FlowState, context: FlowContext) -> Decision:
+            assert isinstance(event, Replied)
+            if event.text == "think":
+                await trio.sleep(100)
+            return await super().handle(event, state, context)
+
+    async with open_runtime(tmp_path, flows=[Slow()]) as runtime:
+        await runtime.hear("one", "think")
+        await runtime.hear("hello", sender=BOB)
+        runtime.change("UPDATE lanes SET crashes = 2 WHERE kind = 'mailbox'")
+        async with running(runtime):
+            await trio.sleep(3)
+            assert runtime.channel.texts == ["echo: one", "echo: hello"]
+            assert runtime.rows("SELECT crashes FROM lanes WHERE kind = 'mailbox'") == [(0,), (0,)]
+
+
 async def test_event_that_fails_once_is_not_lost(tmp_path: Path, autojump_clock: MockClock) -> None:
     """A passing failure delays an answer, no more; order is kept."""
     failures = iter([fail])

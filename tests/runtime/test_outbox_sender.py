@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from promptpipe.model.messages import InDoubtRules, MessageStatus, SendResult, Verdict
-from tests.support.people import batch, receipt
+from promptpipe.model.ids import MessageId
+from promptpipe.model.messages import InDoubtRules, MessageStatus, NewMessage, SendResult, Text, Verdict
+from promptpipe.model.participants import Profile
+from tests.support.people import ADA, BOB, ENROLLMENT, batch, phone, receipt
 from tests.support.runtime import FakeChannel, open_runtime, run_supervised, running
 from tests.support.unreliable import Trouble
 
@@ -125,6 +127,29 @@ async def test_drain_lets_the_send_finish_and_marks_no_more(tmp_path: Path, auto
         assert trio.current_time() == pytest.approx(2.0, abs=0.01)
         assert await runtime.status("echo: one") is MessageStatus.SENT
         assert await runtime.status("echo: two") is MessageStatus.QUEUED
+
+
+async def test_suspect_that_was_cleared_keeps_no_other_waiting(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """One at a time is sent to, but no longer than until it is known to be harmless."""
+
+    class Slow(FakeChannel):
+        async def send(self, order: SendOrder, departure: Departure) -> SendResult:
+            await trio.sleep(5 if order.message.content == Text("think") else 0)
+            return await super().send(order, departure)
+
+    async with open_runtime(tmp_path, channel=Slow()) as runtime:
+        ada, bob = [
+            (await runtime.store.participants.enroll(phone(number), Profile(), ENROLLMENT)).id for number in (ADA, BOB)
+        ]
+        for person, text in ((ada, "one"), (ada, "think"), (bob, "hello")):
+            new = NewMessage(
+                id=MessageId(runtime.new_id()), participant_id=person, channel="whatsapp", content=Text(text)
+            )
+            await runtime.store.outbox.enqueue(new)
+        runtime.change("UPDATE lanes SET crashes = 2 WHERE kind = 'outbox'")
+        async with running(runtime):
+            await trio.sleep(3)
+            assert runtime.channel.texts == ["one", "hello", "enrolled"]
 
 
 @pytest.mark.parametrize(
