@@ -21,7 +21,10 @@ ID = f"substr(t.id, 1, 24) || {N}"
 
 
 def copy(url: str, table: str, number: int, changed: Mapping[str, str], *, where: str = "TRUE") -> None:
-    """Copy the one row of *table* that is *where* so many times; *changed* has expressions, by column, over row `t`."""
+    """Copy the one row of *table* that is *where* so many times; *changed* has expressions, by column, over row `t`.
+
+    A cross join is what makes SQLite look for that row once.
+    """
     if (rows := count(url, f"SELECT count(*) FROM {table} t WHERE {where}")) != 1:  # noqa: S608
         raise RuntimeError(f"{rows} rows of {table} to copy, not one")
     digits = "printf('%012d', i)" if url.startswith("sqlite") else "lpad(i::text, 12, '0')"
@@ -29,7 +32,7 @@ def copy(url: str, table: str, number: int, changed: Mapping[str, str], *, where
     execute(
         url,
         f"WITH RECURSIVE numbers(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM numbers WHERE i < {number})"  # noqa: S608
-        f" INSERT INTO {table} SELECT {', '.join(values)} FROM {table} t, numbers WHERE {where}",
+        f" INSERT INTO {table} SELECT {', '.join(values)} FROM {table} t CROSS JOIN numbers WHERE {where}",
     )
 
 
