@@ -90,6 +90,27 @@ async def test_block_without_statements(connection: Connection, round_trips: Rou
     await assert_sound(connection)
 
 
+@pytest.mark.parametrize("pipelined", [False, True])
+async def test_mode(connection: Connection, observer: Observer, table: str, pipelined: bool) -> None:
+    """It is said with BEGIN, whatever the connection's attributes say, and holds for one block."""
+    await connection.set_isolation_level(psycopg.IsolationLevel.SERIALIZABLE)
+    shown = "SELECT current_setting('transaction_isolation'), current_setting('transaction_read_only')"
+    mode = "ISOLATION LEVEL REPEATABLE READ, READ ONLY"
+    async with connection.pipeline() if pipelined else nullcontext():
+        async with connection.transaction(mode=mode):
+            assert await (await connection.execute(shown)).fetchone() == ("repeatable read", "on")
+        with pytest.raises(errors.ReadOnlySqlTransaction):
+            async with connection.transaction(mode=mode):
+                await insert(connection, 1)
+        async with connection.transaction():
+            assert await (await connection.execute(shown)).fetchone() == ("serializable", "off")
+            await insert(connection, 2)
+        with pytest.raises(psycopg.ProgrammingError, match="has a mode"):
+            async with connection.transaction(), connection.transaction(mode=mode):
+                pass
+    assert inserted(observer) == [2]
+
+
 async def test_several_statements_at_once(connection: Connection, observer: Observer, table: str) -> None:
     """A query of several statements may begin a transaction; what is first in it decides nothing."""
     async with connection.transaction(force_rollback=True):

@@ -26,8 +26,8 @@ T = TypeVar("T")
 PAUSES = (0.0, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8)
 """Seconds before a transaction is begun anew, at most; chance decides how much of them."""
 
-_SNAPSHOT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
-_EACH_STATEMENT = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE"
+_SNAPSHOT = "ISOLATION LEVEL REPEATABLE READ, READ ONLY"
+_EACH_STATEMENT = "ISOLATION LEVEL READ COMMITTED, READ WRITE"
 
 
 class PostgresDatabase:
@@ -90,8 +90,7 @@ class PostgresDatabase:
             raise as_unavailable(error) or as_invalid(error) or error from error
 
     async def _on(self, connection: Connection[Any], function: Function[T], mode: str) -> tuple[T, set[Work]]:
-        async with connection.pipeline() as pipeline, connection.transaction():
-            await connection.execute(mode)
+        async with connection.pipeline() as pipeline, connection.transaction(mode=mode):
             transaction = PostgresTransaction(connection, pipeline, self._ids)
             result = await function(transaction)
         return result, transaction.woken

@@ -80,8 +80,8 @@ class CancelableConnection(AsyncConnection[Row]):
         self._prepared = PreparedStatements()
         self.cursor_factory = Cursor
         self._streamed = False
-        self.begin_later = False
-        """Whether a transaction block has been entered and the server has not been told."""
+        self.begin_later = b""
+        """What begins the transaction block that has been entered, if the server has not been told yet."""
 
         self.lock = ConversationLock(pgconn, self._wire)  # type: ignore[assignment]  # psycopg only enters and leaves it
 

@@ -149,15 +149,20 @@ class Connection(CancelableConnection[Row]):
         self,
         savepoint_name: str | None = None,
         force_rollback: bool = False,  # noqa: FBT001, FBT002  as psycopg has it
+        *,
+        mode: str = "",
     ) -> AsyncIterator[AsyncTransaction]:
         """Begin a transaction, or a savepoint within one; commit it at the end, or roll back when left by an exception.
 
         `psycopg.Rollback` rolls back and ends there. For cancellation see `Connection`. In autocommit mode, BEGIN is
         sent with the first statement, in the same round trip if that has parameters. Until then the server knows
         nothing of the block, and `info.transaction_status` is `IDLE`.
+
+        *mode* is said with that BEGIN, as in `READ ONLY`, instead of what the connection's attributes say. Where none
+        is sent that way, in a block within a block or without autocommit, it raises `ProgrammingError`.
         """
         await self._settle()
-        transaction = Transaction(self, savepoint_name, force_rollback)
+        transaction = Transaction(self, savepoint_name, force_rollback, mode=mode)
         try:
             async with transaction:
                 yield transaction
@@ -178,9 +183,9 @@ class Connection(CancelableConnection[Row]):
             yield from self._pipeline.settle_gen()
 
     def _start_query(self) -> PQGen[None]:
-        if self.begin_later:
-            self.begin_later = False
-            yield from self._exec_command(self._get_tx_start_command())
+        if command := self.begin_later:
+            self.begin_later = b""
+            yield from self._exec_command(command)
         else:
             yield from super()._start_query()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from psycopg import AsyncCursor, AsyncTransaction, Error
+from psycopg import AsyncCursor, AsyncTransaction, Error, ProgrammingError
 from psycopg.pq import TransactionStatus
 from psycopg.rows import Row
 
@@ -30,10 +30,17 @@ class Transaction(AsyncTransaction):
 
     _conn: Connection[Any]
 
+    def __init__(self, *psycopg_has: Any, mode: str) -> None:
+        super().__init__(*psycopg_has)
+        self._mode = mode
+
     def _get_enter_commands(self) -> Iterator[bytes]:
         if self._outer_transaction and self._conn.autocommit and not self._savepoint_name:
-            self._conn.begin_later = True
+            begin = f"BEGIN {self._mode}".encode() if self._mode else self._conn._get_tx_start_command()  # noqa: SLF001
+            self._conn.begin_later = begin
             return iter(())
+        if self._mode:
+            raise ProgrammingError("only a transaction that is begun here has a mode")
         return super()._get_enter_commands()
 
     def _get_commit_commands(self) -> Iterator[bytes]:
@@ -45,7 +52,7 @@ class Transaction(AsyncTransaction):
     def _has_begun(self) -> bool:
         """Return whether the server knows of this block, which ends; if not, it never will."""
         begun = not self._conn.begin_later
-        self._conn.begin_later = False
+        self._conn.begin_later = b""
         return begun
 
     def _enter_gen(self) -> PQGen[None]:
