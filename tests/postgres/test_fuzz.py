@@ -82,9 +82,16 @@ async def transaction(connection: Connection) -> None:
 
 async def store_transaction(connection: Connection) -> None:
     async with connection.pipeline(), connection.transaction():
-        await (await connection.execute("SELECT v FROM fuzz WHERE id = %s FOR UPDATE", [1])).fetchone()
+        await (await connection.ask("SELECT v FROM fuzz WHERE id = %(id)s FOR UPDATE", {"id": 1})).rows()
         for number in range(3):
-            await connection.execute("UPDATE fuzz SET v = 's' WHERE id = %s", [number])
+            await connection.ask("UPDATE fuzz SET v = 's' WHERE id = %(id)s", {"id": number})
+
+
+async def asked_pipeline(connection: Connection) -> None:
+    async with connection.pipeline():
+        answers = [await connection.ask("SELECT %(n)s::int AS n", {"n": number}) for number in range(20)]
+        for number, answer in enumerate(answers):
+            assert await answer.rows() == [{"n": number}]
 
 
 async def large_pipeline(connection: Connection) -> None:
@@ -138,6 +145,7 @@ OPERATIONS: Sequence[Operation] = [
     pipelined_transaction,
     transaction,
     store_transaction,
+    asked_pipeline,
     large_pipeline,
     copy_out,
     copy_in,
@@ -146,7 +154,7 @@ OPERATIONS: Sequence[Operation] = [
     failing_query,
 ]
 
-REPEATED = [pipelined_transaction, transaction, store_transaction, pipeline, batch, savepoints]
+REPEATED = [pipelined_transaction, transaction, store_transaction, pipeline, asked_pipeline, batch, savepoints]
 """Those whose blocks end with a statement that a late cancel request might hit."""
 
 

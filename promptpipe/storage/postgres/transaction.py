@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Mapping, Sequence
     from datetime import datetime
 
-    from psycopg import AsyncCursor, AsyncPipeline
+    from psycopg import AsyncPipeline
 
     from promptpipe.model.ids import IdSource
     from promptpipe.model.leases import Work
@@ -43,13 +43,13 @@ class PostgresTransaction(Transaction):
 
     def __init__(self, connection: Connection[dict[str, Any]], pipeline: AsyncPipeline, ids: IdSource) -> None:
         super().__init__(ids)
-        self._connection = connection
+        self._ask = connection.ask
         self._pipeline = pipeline
         self._now: datetime | None = None
 
     async def run(self, statement: str, /, **values: object) -> None:
         """See `Transaction.run`."""
-        await self._execute(_TRANSLATED[statement], values)
+        await self._ask(_TRANSLATED[statement], values)
 
     async def count(self, statement: str, /, **values: object) -> int:
         """See `Transaction.count`; the statement returns a row for each that it changed."""
@@ -57,25 +57,24 @@ class PostgresTransaction(Transaction):
 
     async def all(self, statement: str, /, **values: object) -> Sequence[Row]:
         """See `Transaction.all`."""
-        return await (await self._execute(_TRANSLATED[statement], values)).fetchall()
+        return await (await self._ask(_TRANSLATED[statement], values)).rows()
 
     async def several(self, *statements: tuple[str, Mapping[str, object]]) -> list[Sequence[Row]]:
         """See `Transaction.several`. They travel together."""
-        cursors = [await self._execute(_TRANSLATED[name], values) for name, values in statements]
-        return [await cursor.fetchall() for cursor in cursors]
+        answers = [await self._ask(_TRANSLATED[name], values) for name, values in statements]
+        return [await answer.rows() for answer in answers]
 
     async def now(self) -> datetime:
         """See `Transaction.now`."""
         if self._now is None:
-            cursor = await self._execute("SELECT promptpipe_now() AS now", {})
-            [row] = await cursor.fetchall()
+            [row] = await (await self._ask("SELECT promptpipe_now() AS now", {})).rows()
             self._now = row["now"]
         return self._now
 
     @asynccontextmanager
     async def savepoint(self) -> AsyncIterator[None]:
         """See `Transaction.savepoint`. What was only sent has taken place when this is left."""
-        await self._execute("SAVEPOINT part", {})
+        await self._ask("SAVEPOINT part", {})
         try:
             yield
             await self._pipeline.sync()
@@ -83,9 +82,9 @@ class PostgresTransaction(Transaction):
             # Canceled in here, the whole transaction is rolled back.
             with suppress(Error):
                 await self._pipeline.sync()  # noqa: ASYNC120  after an error nothing else is taken before this
-            await self._execute("ROLLBACK TO SAVEPOINT part", {})  # noqa: ASYNC120
+            await self._ask("ROLLBACK TO SAVEPOINT part", {})  # noqa: ASYNC120
             raise
-        await self._execute("RELEASE SAVEPOINT part", {})
+        await self._ask("RELEASE SAVEPOINT part", {})
 
     def is_permanent(self, error: Exception) -> bool:
         """See `Transaction.is_permanent`."""
@@ -109,6 +108,3 @@ class PostgresTransaction(Transaction):
                 for name in names
             }
             await self.run("lock_names", names=sorted(numbers))
-
-    async def _execute(self, sql: str, values: Mapping[str, object]) -> AsyncCursor[dict[str, Any]]:
-        return await self._connection.execute(sql, values, binary=True)

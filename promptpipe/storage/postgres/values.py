@@ -19,6 +19,10 @@ _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _MICROSECONDS = struct.Struct("!q")
 
 
+MAX_KNOWN = 1000
+"""Instants that are remembered by each column that has been read."""
+
+
 class InstantLoader(Loader):
     """Reads a timestamptz without regard to the session's time zone and date style."""
 
@@ -33,6 +37,8 @@ class InstantLoader(Loader):
         raw = bytes(data)
         instant = self._known.get(raw)
         if instant is None:
+            if len(self._known) == MAX_KNOWN:
+                self._known.clear()
             instant = self._known[raw] = _EPOCH + timedelta(microseconds=_MICROSECONDS.unpack(raw)[0])
         return instant
 

@@ -12,6 +12,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo, timeout_from_conni
 from psycopg.pq import PipelineStatus, TransactionStatus
 from psycopg.rows import Row
 
+from promptpipe.storage.postgres.driver.asking import Answer, Statement
 from promptpipe.storage.postgres.driver.attempts import connection_attempts, failure_of_all
 from promptpipe.storage.postgres.driver.cancellation import CancelableConnection
 from promptpipe.storage.postgres.driver.pipeline import Pipeline
@@ -19,8 +20,8 @@ from promptpipe.storage.postgres.driver.transaction import Transaction
 from promptpipe.storage.postgres.driver.wire import run_connecting
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
-    from typing import Self
+    from collections.abc import AsyncIterator, Iterator, Mapping
+    from typing import Any, Self
 
     from psycopg import AsyncPipeline, AsyncTransaction
     from psycopg._tpc import Xid
@@ -53,6 +54,10 @@ class Connection(CancelableConnection[Row]):
     read to its end, or left by an exception; the connection of one that is left earlier is closed. Notifications that
     arrived together are lost when `notifies()` is left between them: take them as hints.
     """
+
+    def __init__(self, *psycopg_has: Any) -> None:
+        super().__init__(*psycopg_has)
+        self._statements: dict[str, Statement] = {}
 
     @classmethod
     async def connect(
@@ -201,6 +206,26 @@ class Connection(CancelableConnection[Row]):
         if self.begin_later:
             yield from self._start_query()
         yield from super()._check_intrans_gen(attribute)
+
+    async def ask(self, sql: str, values: Mapping[str, object]) -> Answer:
+        """Send a statement in the pipeline that is open, and return what gives its rows, as dictionaries, once asked.
+
+        What would fail in `execute` fails here; rows travel in the binary format. The statement is remembered for as
+        long as the connection lives: this is for those that are a program's own, and used again and again.
+        """
+        statement = self._statements.get(sql)
+        if statement is None:
+            statement = self._statements[sql] = Statement(self, sql, values)
+        answer = Answer(self, statement)
+        async with self.lock:
+            await self.wait(answer.send_gen(values))
+        return answer
+
+    async def fetch_answers(self) -> None:
+        """Wait for all that the pipeline has sent; raise the first error of it."""
+        async with self.lock:
+            if self._pipeline:
+                await self.wait(self._pipeline._fetch_gen(flush=True))  # noqa: SLF001
 
     async def tpc_recover(self) -> list[Xid]:
         """Return the transactions that have been prepared and not ended, by whomever."""
