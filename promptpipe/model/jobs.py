@@ -65,6 +65,11 @@ class NewJob:
     max_attempts: int = DEFAULT_MAX_ATTEMPTS
     participant_id: ParticipantId | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse a period without the key that is to stay taken."""
+        if self.dedupe_period is not None and self.dedupe_key is None:
+            raise ValueError("a dedupe_period without a dedupe_key")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:

@@ -117,7 +117,7 @@ class LeaseKeeper:
                 self._persistence.failed(error)
 
     async def _extend(self) -> None:
-        holds = {hold.lease: hold for hold in self._holds.values()}
+        holds = {hold.lease: hold for hold in self._holds.values() if not hold.lost}
         if not holds:
             return
         started = self.started()

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from promptpipe.model.ids import IdSource
+from promptpipe.model.ids import IdSource, JobId
+from promptpipe.model.jobs import NewJob
 from promptpipe.model.messages import AttemptState, MessageStatus, SendResult, Verdict, advanced
 from promptpipe.model.participants import e164
 from promptpipe.model.retry import MAILBOX_BACKOFF, Backoff
@@ -35,6 +36,12 @@ def test_ids_sort_by_the_time_they_were_made() -> None:
     new_id = IdSource(lambda: next(moments), random.Random(1).getrandbits)
     made = [new_id() for _ in range(5002)]
     assert made == sorted(set(made))
+
+
+def test_period_is_for_a_key() -> None:
+    """Whoever makes the job is told, and not the transaction that would have added it."""
+    with pytest.raises(ValueError, match="dedupe_period without a dedupe_key"):
+        NewJob(id=JobId("j"), kind="k", run_at=MOMENT, dedupe_period=timedelta(days=1))
 
 
 @pytest.mark.parametrize(
