@@ -212,7 +212,7 @@ def _services(components: Components, readiness: Readiness, recoveries: Recoveri
         JobHandlers(jobs, Queues(store.queues)),
         OutboxHandlers(Messages(store.outbox, store.participants, new_id), people),
         HistoryHandlers(store.history),
-        FlowHandlers(store.participants, store.aside),
+        FlowHandlers({flow.flow_type: flow.job_kinds for flow in components.flows}, store.participants, store.aside),
         RecoveryHandlers(recoveries),
         PromptHandlers(Schedules(store.schedules, store.participants, new_id), people),
     ]

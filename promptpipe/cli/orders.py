@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from promptpipe.cli.admin import Json, jobs, outbox
+from promptpipe.cli.admin import Json, jobs, outbox, participants
 from promptpipe.cli.remote import CALL_SECONDS, Server, ask
 from promptpipe.cli.tables import show_list, show_one
 from promptpipe.model.messages import Resolution
@@ -20,7 +20,44 @@ queues = typer.Typer(help="Queues of jobs.", no_args_is_help=True)
 TIME_FORMATS = ["%Y-%m-%dT%H:%M:%S%z", "%Y-%m-%dT%H:%M:%S"]
 
 Id = Annotated[str, typer.Argument(metavar="ID")]
+Said = Annotated[str | None, typer.Option(help="What flows are told of them.", show_default=False)]
 Queue = Annotated[str, typer.Argument(metavar="QUEUE")]
+
+
+@participants.command("enroll")
+def enroll_participant(
+    number: Annotated[str, typer.Argument(metavar="NUMBER", help="An international number with its +.")],
+    name: Said = None,
+    gender: Said = None,
+    ethnicity: Said = None,
+    background: Said = None,
+    timezone: Annotated[str | None, typer.Option(help="An IANA zone.", show_default=False)] = None,
+    server: Server = None,
+    as_json: Json = False,
+) -> None:
+    """Enroll a person, and let the flow greet them."""
+    from promptpipe.client import v1  # noqa: PLC0415
+
+    request = v1.EnrollParticipantRequest(
+        phone_number=number, name=name, gender=gender, ethnicity=ethnicity, background=background, timezone=timezone
+    )
+    answer = _answer(v1.ParticipantServiceStub, "enroll_participant", request, server)
+    show_one(answer.participant, as_json=as_json)
+
+
+@participants.command("delete")
+def delete_participant(
+    participant_id: Id,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    server: Server = None,
+) -> None:
+    """Erase a person with everything they said. There is no way back."""
+    from promptpipe.client import v1  # noqa: PLC0415
+
+    if not yes:
+        typer.confirm(f"Erase participant {participant_id} for good?", abort=True)
+    request = v1.DeleteParticipantRequest(participant_id=participant_id)
+    _answer(v1.ParticipantServiceStub, "delete_participant", request, server)
 
 
 @jobs.command("cancel")

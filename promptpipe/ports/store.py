@@ -225,6 +225,13 @@ class ParticipantStore(Protocol):
         """Set the fields of `Profile` that *profile* names, and the status if given; raise `NotFoundError`."""
         ...
 
+    async def erase(self, participant_id: ParticipantId) -> None:
+        """Delete a participant, all that they said, and all that is there because of them, on its way included.
+
+        Who was erased is kept, as an id: once more it does nothing. Raise `NotFoundError` for who never was there.
+        """
+        ...
+
     async def get(self, participant_id: ParticipantId) -> Participant:
         """Return a participant; raise `NotFoundError`."""
         ...
@@ -344,6 +351,10 @@ class RecoveryStore(Protocol):
 
     async def last_report(self) -> RecoveryReport | None:
         """Return the newest kept report."""
+        ...
+
+    async def reports(self, page: PageRequest) -> Page[RecoveryReport]:
+        """Return kept reports, the newest first."""
         ...
 
 

@@ -54,6 +54,10 @@ class Participants:
         """Change the fields of `Profile` that are in *profile* (empty: forget), and the status if given."""
         return await self._store.update(participant_id, _checked(profile), status)
 
+    async def erase(self, participant_id: ParticipantId) -> None:
+        """See `ParticipantStore.erase`."""
+        await self._store.erase(participant_id)
+
 
 def _checked(profile: Mapping[str, str | None]) -> dict[str, str | None]:
     checked: dict[str, str | None] = {}

@@ -11,6 +11,7 @@ from promptpipe.model.errors import NotFoundError
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from promptpipe.model.listing import Page, PageRequest
     from promptpipe.model.recovery import RecoveryReport
     from promptpipe.ports.store import RecoveryStore
 
@@ -37,3 +38,7 @@ class Recoveries:
         if report is None:
             raise NotFoundError("recovery report", "last", "no recovery has finished yet")
         return report
+
+    async def reports(self, page: PageRequest) -> Page[RecoveryReport]:
+        """Return the reports that are kept, the newest first."""
+        return await self._store.reports(page)

@@ -231,6 +231,6 @@ async def test_what_is_not_built_yet_says_so(home: Home) -> None:
     async with open_admin(home) as admin:
         for call in (
             admin.prompts.send_prompt(v1.SendPromptRequest()),
-            admin.participants.delete_participant(v1.DeleteParticipantRequest(participant_id="x")),
+            admin.flows.reset_flow(v1.ResetFlowRequest(participant_id="x", flow_type="conversation")),
         ):
             await refused(call, Status.UNIMPLEMENTED)

@@ -236,3 +236,13 @@ async def test_recovery_runs_on_request_and_keeps_its_report(home: Home) -> None
             restored.append(sum(component.restored for component in report.components))
         assert restored == [1, 0]
         assert (await admin.recovery.get_last_report(v1.GetLastReportRequest())).report == reports[1]
+        first = await admin.recovery.list_reports(v1.ListReportsRequest(page_size=1))
+        rest = await admin.recovery.list_reports(v1.ListReportsRequest(page_token=first.next_page_token))
+        assert ([*first.reports, *rest.reports], rest.next_page_token) == (reports[::-1], "")
+
+
+async def test_flow_types_are_listed(home: Home) -> None:
+    """With the kinds of their timers, which jobs can be enqueued for."""
+    async with open_admin(home) as admin:
+        [flow] = (await admin.flows.list_flow_types(v1.ListFlowTypesRequest())).flow_types
+        assert (flow.name, flow.job_kinds) == ("conversation", ["daily_prompt_reminder"])

@@ -130,3 +130,18 @@ async def test_list_by_status(home: Home) -> None:
         assert await listed(v1.ParticipantStatus.STATUS_UNSPECIFIED) == [bob.id, ada.id]
         error = await refused(listed(v1.ParticipantStatus(99)), Status.INVALID_ARGUMENT)
         assert violation(error) == ("status", "must be one of: ACTIVE, PAUSED, COMPLETED, WITHDRAWN")
+
+
+async def test_deleted_participant_is_gone(home: Home) -> None:
+    """Their number is free; asked for again, it was done; nobody is not somebody."""
+    async with open_admin(home) as admin:
+        ada, bob = await admin.enroll(), await admin.enroll(BOB)
+        for _ in range(2):
+            await admin.participants.delete_participant(v1.DeleteParticipantRequest(participant_id=ada.id))
+        await refused(admin.participants.get_participant(v1.GetParticipantRequest(phone_number=ADA)), Status.NOT_FOUND)
+        listed = await admin.participants.list_participants(v1.ListParticipantsRequest())
+        assert [person.id for person in listed.participants] == [bob.id]
+        assert (await admin.enroll()).id != ada.id
+        unknown = v1.DeleteParticipantRequest(participant_id="nobody")
+        error = await refused(admin.participants.delete_participant(unknown), Status.NOT_FOUND)
+        assert resource(error) == ("participant", "nobody")

@@ -10,6 +10,7 @@ from promptpipe.model.decisions import Hook
 from promptpipe.model.events import TimerLost
 from promptpipe.model.ids import JobId, ParticipantId
 from promptpipe.model.jobs import Ending, Fire, NewJob
+from promptpipe.model.listing import PageRequest
 from promptpipe.model.recovery import ComponentReport, LostTimer, RecoveryReport
 from tests.support.people import ADA, BOB, enroll
 
@@ -113,6 +114,10 @@ async def test_reports_are_kept_and_the_newest_is_read(db: Database) -> None:
         await db.store.recovery.save_report(report)
     assert await db.store.recovery.last_report() == report
     assert report.failed == 2
+    newest = await db.store.recovery.reports(PageRequest(size=1))
+    assert newest.items == (report,)
+    [older] = (await db.store.recovery.reports(PageRequest(size=1, after=newest.last))).items
+    assert older.failed == 0
 
 
 async def test_probe_commits(db: Database) -> None:

@@ -209,6 +209,27 @@ async def test_admin_commands_change_messages(tmp_path: Path) -> None:
         assert (settled.returncode, "FAILED_PRECONDITION" in settled.stderr) == (1, True)
 
 
+async def test_admin_commands_about_people_and_recovery(tmp_path: Path) -> None:
+    """Somebody is enrolled, recovered and erased; erasing asks first."""
+    async with open_service(Home.on_sqlite(tmp_path)) as (service, stand_in):
+        service.start()
+        await service.wait_ready()
+        grace = await command(service, "participants", "enroll", GRACE, "--name", "Grace")
+        assert (grace["phoneNumber"], grace["name"]) == (GRACE, "Grace")
+        await eventually(lambda: stand_in.world.phone(GRACE).transcript() != [])
+        service.home.change("DELETE FROM registered_hooks")
+        report = await command(service, "recovery", "run")
+        assert sum(int(component["restored"]) for component in report["components"]) == 1
+        assert await command(service, "recovery", "last") == report
+        assert (await command(service, "recovery", "list"))[0] == report
+        promptpipe = ".venv/bin/promptpipe"
+        shown = await run(service, [promptpipe, "recovery", "last"])
+        assert shown.stdout.split("\n")[0].split() == ["NAME", "CHECKED", "RESTORED", "FAILED", "DURATION", "FAILURES"]
+        assert (await run(service, [promptpipe, "participants", "delete", grace["id"]])).returncode == 1
+        assert (await run(service, [promptpipe, "participants", "delete", grace["id"], "--yes"])).returncode == 0
+        assert await command(service, "participants", "list") == []
+
+
 async def test_admin_commands_about_events(tmp_path: Path) -> None:
     """One that no version here knows is tried again, set aside again, and dropped."""
     async with open_service(Home.on_sqlite(tmp_path)) as (service, _):

@@ -10,6 +10,7 @@ import pytest
 
 from promptpipe.storage.sqlite.migrations import migrate
 from promptpipe.storage.sqlite.transaction import STATEMENTS
+from promptpipe.storage.transactions.erasing import ERASED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,6 +57,7 @@ HOT: dict[str, str | tuple[str, ...]] = {
     "attempt_by_provider_id": "outbox_attempts_provider (channel=? AND provider_id=?)",
     "restart_doubts": "outbox_messages_in_doubt (doubt_until>?)",
     "owners_of_addresses": "PRIMARY KEY (channel=? AND address=?)",
+    "writers": "PRIMARY KEY (channel=? AND address=?)",
     "addresses_of": "participant_addresses_owner (participant_id=?)",
     "participants": "sqlite_autoindex_conversation_participants_1 (id=?)",
     "flow_states_of": "sqlite_autoindex_flow_states_1 (participant_id=?)",
@@ -91,6 +93,7 @@ LISTS = {
     "list_schedules_of": ["schedules_participant (participant_id=? AND id<?)"],
     "list_events_aside": ["mailbox_events_all_aside (id<?)"],
     "list_events_aside_of": ["mailbox_events_aside (participant_id=? AND id<?)"],
+    "list_reports": ["sqlite_autoindex_recovery_reports_1 (id<?)"],
     "list_receipts": ["sqlite_autoindex_receipts_1 (id<?)"],
 }
 
@@ -130,6 +133,12 @@ def test_list_reads_its_page_and_no_more(connection: sqlite3.Connection, name: s
     plan = plan_of(connection, name)
     assert [step.split(" USING ")[1].removeprefix("INDEX ") for step in plan if "USING" in step] == LISTS[name], plan
     assert [step for step in plan if "TEMP B-TREE" in step or step.startswith("SCAN")] == []
+
+
+@pytest.mark.parametrize("name", [*ERASED, "erase_addresses", "outbox_lanes_of", "erase_strangers_responses"])
+def test_erasing_reads_what_it_erases(connection: sqlite3.Connection, name: str) -> None:
+    """No scan of anything."""
+    assert [step for step in plan_of(connection, name) if step.startswith("SCAN") and "json_each" not in step] == []
 
 
 def test_looking_for_strays_reads_strays_alone(connection: sqlite3.Connection) -> None:

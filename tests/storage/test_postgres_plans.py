@@ -11,6 +11,7 @@ import trio
 
 from promptpipe.storage.postgres import PostgresConfig, migrate_postgres
 from promptpipe.storage.postgres.transaction import STATEMENTS
+from promptpipe.storage.transactions.erasing import ERASED
 from tests.support.postgres import drop_database, new_database
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ HOT = {
     "mark_sending": ("outbox_messages_pkey", ["id"]),
     "attempt": ("outbox_attempts_pkey", ["message_id", "n"]),
     "attempt_by_provider_id": ("outbox_attempts_provider", ["channel", "provider_id"]),
+    "writers": ("participant_addresses_pkey", ["channel", "address"]),
     "owners_of_addresses": ("participant_addresses_pkey", ["channel", "address"]),
     "addresses_of": ("participant_addresses_owner", ["participant_id"]),
     "participants": ("conversation_participants_pkey", ["id"]),
@@ -123,6 +125,7 @@ LISTS = {
     "list_schedules_of": ["schedules_participant"],
     "list_events_aside": ["mailbox_events_all_aside"],
     "list_events_aside_of": ["mailbox_events_aside"],
+    "list_reports": ["recovery_reports_pkey"],
     "list_receipts": ["receipts_pkey"],
 }
 
@@ -171,6 +174,13 @@ def test_list_reads_its_page_and_no_more(connection: psycopg.Connection, name: s
     assert re.findall(r"using (\w+) on", plan) == LISTS[name], plan
     # Of two tables, a page each is read, and both are sorted.
     assert (plan.count("Limit"), plan.count("Sort Key")) == ((1, 0) if len(LISTS[name]) == 1 else (3, 1)), plan
+
+
+@pytest.mark.parametrize("name", [*ERASED, "erase_addresses", "outbox_lanes_of", "erase_strangers_responses"])
+def test_erasing_reads_what_it_erases(connection: psycopg.Connection, name: str) -> None:
+    """No scan of anything."""
+    plan = plan_of(connection, name)
+    assert ("Seq Scan" not in plan, "Index" in plan) == (True, True), plan
 
 
 @pytest.mark.parametrize("name", ["due_schedules", "next_schedule", "stray_schedules", "move_schedules", "schedule"])

@@ -72,6 +72,10 @@ class Database(ABC):
     def change(self, sql: str, *parameters: object) -> None:
         """Change the database behind the store's back, as an operator with a shell may."""
 
+    @abstractmethod
+    def tables(self) -> list[str]:
+        """Return the names of all tables."""
+
     async def open(self) -> None:
         self.store = await self._stack.enter_async_context(self.opened())
 
@@ -140,6 +144,9 @@ class SqliteTestDatabase(Database):
         with closing(sqlite3.connect(self.path)) as connection:
             return connection.execute(sql, parameters).fetchall()
 
+    def tables(self) -> list[str]:
+        return [name for (name,) in self.rows("SELECT name FROM sqlite_schema WHERE type = 'table'")]
+
     def change(self, sql: str, *parameters: object) -> None:
         with closing(sqlite3.connect(self.path)) as connection, connection:
             connection.execute(sql, parameters)
@@ -166,6 +173,9 @@ class PostgresTestDatabase(Database):
 
     def rows(self, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
         return self._connection.execute(as_psycopg(sql), parameters).fetchall()
+
+    def tables(self) -> list[str]:
+        return [name for (name,) in self.rows("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")]
 
     def change(self, sql: str, *parameters: object) -> None:
         self._connection.execute(as_psycopg(sql), parameters)

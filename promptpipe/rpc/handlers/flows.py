@@ -10,16 +10,29 @@ from promptpipe.rpc.paging import next_page_token, page_request
 from promptpipe.rpc.pb.promptpipe import v1
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
     from promptpipe.ports.aside import AsideStore
     from promptpipe.ports.store import ParticipantStore
 
 
 class FlowHandlers(v1.FlowServiceBase):
-    """See `flows.proto`."""
+    """See `flows.proto`. *flow_types* are the kinds of conversation, each with those of its timers."""
 
-    def __init__(self, participants: ParticipantStore, aside: AsideStore) -> None:
+    def __init__(
+        self, flow_types: Mapping[str, Collection[str]], participants: ParticipantStore, aside: AsideStore
+    ) -> None:
+        self._flow_types = flow_types
         self._participants = participants
         self._aside = aside
+
+    async def list_flow_types(self, message: v1.ListFlowTypesRequest) -> v1.ListFlowTypesResponse:
+        """List the kinds of conversation."""
+        del message
+        kinds = sorted(self._flow_types.items())
+        return v1.ListFlowTypesResponse(
+            flow_types=[v1.FlowType(name=name, job_kinds=sorted(job_kinds)) for name, job_kinds in kinds]
+        )
 
     async def get_flow_state(self, message: v1.GetFlowStateRequest) -> v1.GetFlowStateResponse:
         """Return a place in a flow."""

@@ -50,6 +50,11 @@ class ParticipantHandlers(v1.ParticipantServiceBase):
         person = await self._participants.update(ParticipantId(message.participant_id), _profile(message), status)
         return v1.UpdateParticipantResponse(participant=convert.participant(person))
 
+    async def delete_participant(self, message: v1.DeleteParticipantRequest) -> v1.DeleteParticipantResponse:
+        """Erase a person."""
+        await self._participants.erase(ParticipantId(message.participant_id))
+        return v1.DeleteParticipantResponse()
+
 
 def _profile(message: v1.EnrollParticipantRequest | v1.UpdateParticipantRequest) -> dict[str, str | None]:
     """Return the fields of a profile that are present."""

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from promptpipe.model.errors import StoreUnavailableError, described
+from promptpipe.model.errors import NotFoundError, StoreUnavailableError, described
 from promptpipe.model.events import Replied
 from promptpipe.model.ids import ResponseId
 from promptpipe.model.inbound import InboundMessage, InboundOther, InboundStatus, IngestReport
 from promptpipe.model.leases import Work
 from promptpipe.model.messages import AttemptState
 from promptpipe.model.participants import Profile
-from promptpipe.storage.transactions import mailbox_events, messages, participants
+from promptpipe.storage.transactions import erasing, mailbox_events, messages, participants
+from promptpipe.storage.transactions.transaction import ConflictError
 from promptpipe.storage.transactions.values import micros, to_json
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ async def _ingest_together(tx: Transaction, batch: InboundBatch, enrollment: Enr
     senders = [sender for update in batch.updates if isinstance(update, InboundMessage) for sender in update.senders]
     owners: Owners = {}
     if len(batch.updates) > 1:
-        owners = participants.owners(await tx.all("owners_of_addresses", addresses=participants.as_json(senders)))
+        owners = participants.owners(await tx.all("writers", addresses=participants.as_json(senders)))
         await tx.lock_lanes({lane for update in batch.updates for lane in await _lanes_of(tx, update, owners)})
     counts: Counter[str] = Counter()
     for known, row in groupby(batch.updates, key=lambda update: _is_from_known(update, owners)):
@@ -110,7 +111,7 @@ async def _storable_lanes_of(tx: Transaction, update: Update) -> list[tuple[Work
     try:
         async with tx.savepoint():
             senders = participants.as_json(update.senders if isinstance(update, InboundMessage) else ())
-            owners = participants.owners(await tx.all("owners_of_addresses", addresses=senders))
+            owners = participants.owners(await tx.all("writers", addresses=senders))
             return await _lanes_of(tx, update, owners)
     except Exception as error:
         if not tx.is_permanent(error):
@@ -126,7 +127,7 @@ async def _lanes_of(tx: Transaction, update: Update, owners: Owners) -> list[tup
             return [] if participant_id is None else [(Work.MAILBOX, participant_id)]
         case InboundStatus() if tx.contended:
             attempt = await _attempt_of(tx, update)
-            return [] if attempt is None else messages.lanes_of(await messages.row(tx, attempt["message_id"]))
+            return [] if attempt is None else messages.lanes_of(await _message_of(tx, attempt))
         case _:
             return []
 
@@ -159,7 +160,7 @@ def _mark(update: Update, kind: str, provider_id: str, status: str = "") -> dict
 async def _keep_message(tx: Transaction, message: InboundMessage, enrollment: Enrollment | None) -> Counter[str]:
     marked, owned = await tx.several(
         ("mark_seen", {"marks": to_json([_mark(message, "message", message.provider_id)])}),
-        ("owners_of_addresses", {"addresses": participants.as_json(message.senders)}),
+        ("writers", {"addresses": participants.as_json(message.senders)}),
     )
     if not marked:
         return Counter(duplicates=1)
@@ -252,6 +253,8 @@ async def _keep_status(tx: Transaction, status: InboundStatus) -> Counter[str]:
     if not await _first_time(tx, status, "status", status.provider_id, status.status.value):
         return Counter(duplicates=1)
     attempt = await _attempt_of(tx, status)
+    if attempt is None and status.reference is not None and await erasing.was_erased(tx, status.reference[0]):
+        return Counter(unmatched=1)
     counts = Counter(stored=1)
     receipt_id = tx.ids()
     await tx.run(
@@ -275,7 +278,7 @@ async def _keep_status(tx: Transaction, status: InboundStatus) -> Counter[str]:
             receipt_id=receipt_id,
         )
     else:
-        message = await messages.held_row(tx, attempt["message_id"])
+        message = await _message_of(tx, attempt)
         provider_id, state = status.provider_id, AttemptState(status.status.value)
         await messages.advance(tx, message, attempt["n"], state, provider_id=provider_id, error=status.error)
         await messages.join_parked(tx, status.channel, provider_id, message["id"], attempt["n"])
@@ -290,6 +293,14 @@ async def _attempt_of(tx: Transaction, status: InboundStatus) -> Row | None:
         if attempt is not None:
             return attempt
     return await tx.one("attempt_by_provider_id", channel=status.channel, provider_id=status.provider_id)
+
+
+async def _message_of(tx: Transaction, attempt: Row) -> Row:
+    """Return the message of an attempt, to change; raise `ConflictError` when it was erased with its person."""
+    try:
+        return await messages.held_row(tx, attempt["message_id"])
+    except NotFoundError:
+        raise ConflictError("a message was erased at the same time") from None
 
 
 async def _keep_raw(tx: Transaction, update: Update, type_: str) -> Counter[str]:

@@ -95,7 +95,9 @@ async def _hand_out(tx: Transaction, leases: Sequence[Lease]) -> dict[str, Deliv
             head = heads[lease.key]
             try:
                 deliveries[lease.key] = _delivery(lease, head, conversations.get(lease.key))
-            except (FlowError, NotFoundError, ValueError) as error:
+            except NotFoundError:
+                await mailbox_events.remove(tx, [head["id"]])  # of somebody who was erased
+            except (FlowError, ValueError) as error:
                 await mailbox_events.set_aside(tx, head, str(error))
         fit = [lease for lease in waiting if deliveries[lease.key] is not None]
         if fit:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
-from promptpipe.model.errors import LeaseLostError, PreconditionError
+from promptpipe.model.errors import LeaseLostError, NotFoundError, PreconditionError
 from promptpipe.model.leases import Claimed, Work
 from promptpipe.model.messages import (
     AttemptState,
@@ -229,7 +230,8 @@ async def _record_one(
     order = record.order
     if not held:
         if record.settlement.verdict is Verdict.ACCEPTED:
-            await _apply(tx, order, record.settlement, rules)
+            with suppress(NotFoundError):  # erased with its person while it was on its way
+                await _apply(tx, order, record.settlement, rules)
         return lanes.lost(order.lease)
     due_at = await _apply(tx, order, record.settlement, rules)
     if due_at is not None or record.next_within is None:

@@ -13,7 +13,7 @@ from promptpipe.model.events import Enrolled
 from promptpipe.model.ids import ParticipantId
 from promptpipe.model.listing import Page
 from promptpipe.model.participants import Address, AddressKind, Participant, ParticipantStatus, Profile
-from promptpipe.storage.transactions import mailbox_events
+from promptpipe.storage.transactions import erasing, mailbox_events
 from promptpipe.storage.transactions.pages import FIRST, page
 from promptpipe.storage.transactions.transaction import ConflictError
 from promptpipe.storage.transactions.values import from_json, to_json
@@ -60,6 +60,10 @@ class ParticipantTransactions:
         return await self._database.write(
             partial(_update, participant_id=participant_id, profile=profile, status=status)
         )
+
+    async def erase(self, participant_id: ParticipantId) -> None:
+        """See `ParticipantStore.erase`."""
+        await self._database.write(partial(erasing.erase, participant_id=participant_id))
 
     async def flow_states(
         self, participant_id: ParticipantId | None, flow_type: str | None, page: PageRequest

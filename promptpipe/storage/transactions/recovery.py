@@ -13,6 +13,7 @@ from promptpipe.model.ids import JobId, ParticipantId
 from promptpipe.model.leases import Lease, Work
 from promptpipe.model.recovery import ComponentReport, LostTimer, RecoveryReport
 from promptpipe.storage.transactions import mailbox_events, messages, participants, schedules
+from promptpipe.storage.transactions.pages import page
 from promptpipe.storage.transactions.values import from_json, span
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from promptpipe.model.decisions import Hook
     from promptpipe.model.ids import WorkerId
+    from promptpipe.model.listing import Page, PageRequest
     from promptpipe.model.messages import InDoubtRules
     from promptpipe.storage.transactions.transaction import Database, Transaction
 
@@ -116,6 +118,14 @@ class RecoveryTransactions:
         """See `RecoveryStore.last_report`."""
         row = await self._database.read(lambda tx: tx.one("last_report"))
         return None if row is None else _as_report(json.loads(row["report"]))
+
+    async def reports(self, page: PageRequest) -> Page[RecoveryReport]:
+        """See `RecoveryStore.reports`."""
+        return await self._database.read(partial(_reports, request=page))
+
+
+async def _reports(tx: Transaction, request: PageRequest) -> Page[RecoveryReport]:
+    return await page(tx, "list_reports", request, lambda row: _as_report(json.loads(row["report"])))
 
 
 async def _begin(tx: Transaction, me: WorkerId, lease_seconds: float) -> Lease | None:

@@ -51,12 +51,11 @@ FROM jsonb_to_recordset(:accepted::jsonb) AS w (id text, n integer, provider_id 
 WHERE m.id = w.id
 
 -- name: mark_sending
--- The last look before it leaves: still queued or in doubt, not expired, its person not withdrawn.
+-- The last look before it leaves: still queued or in doubt, not expired, its person there and not withdrawn.
 UPDATE outbox_messages SET
     status = 'sending', attempts = attempts + 1, doubt_from = NULL, doubt_until = NULL, updated_at = promptpipe_now()
 WHERE id = ANY (:ids) AND status IN ('queued', 'in_doubt') AND (expires_at IS NULL OR expires_at > promptpipe_now())
-    AND NOT EXISTS (SELECT 1 FROM conversation_participants p
-                    WHERE p.id = outbox_messages.participant_id AND p.status = 'withdrawn')
+    AND (SELECT status FROM conversation_participants p WHERE p.id = outbox_messages.participant_id) <> 'withdrawn'
 RETURNING *
 
 -- name: insert_attempts

@@ -15,6 +15,13 @@ SELECT a.channel, a.address, a.participant_id
 FROM jsonb_to_recordset(:addresses::jsonb) AS wanted (channel text, address text)
 JOIN participant_addresses a ON a.channel = wanted.channel AND a.address = wanted.address
 
+-- name: writers
+-- The same, of those who wrote: until this has committed, nobody erases them.
+SELECT a.channel, a.address, a.participant_id
+FROM jsonb_to_recordset(:addresses::jsonb) AS wanted (channel text, address text)
+JOIN participant_addresses a ON a.channel = wanted.channel AND a.address = wanted.address
+FOR KEY SHARE OF a
+
 -- name: insert_participant
 INSERT INTO conversation_participants (id, status, channel, name, gender, ethnicity, background, timezone,
     created_at, updated_at)

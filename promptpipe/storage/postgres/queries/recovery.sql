@@ -22,5 +22,8 @@ WHERE f.flow_type = :flow_type AND p.status = 'active'
 -- name: insert_report
 INSERT INTO recovery_reports (id, started_at, report) VALUES (:id, :started_at, :report)
 
+-- name: list_reports
+SELECT id, report FROM recovery_reports WHERE id < :after ORDER BY id DESC LIMIT :limit
+
 -- name: last_report
 SELECT report FROM recovery_reports ORDER BY id DESC LIMIT 1

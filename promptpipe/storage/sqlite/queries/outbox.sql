@@ -49,12 +49,11 @@ UPDATE outbox_messages SET status = 'sent',
 FROM json_each(:accepted) WHERE outbox_messages.id = value ->> 'id'
 
 -- name: mark_sending
--- The last look before it leaves: still queued or in doubt, not expired, its person not withdrawn.
+-- The last look before it leaves: still queued or in doubt, not expired, its person there and not withdrawn.
 UPDATE outbox_messages SET
     status = 'sending', attempts = attempts + 1, doubt_from = NULL, doubt_until = NULL, updated_at = :now
 WHERE id IN (SELECT value FROM json_each(:ids)) AND status IN ('queued', 'in_doubt') AND (expires_at IS NULL OR expires_at > :now)
-    AND NOT EXISTS (SELECT 1 FROM conversation_participants p
-                    WHERE p.id = outbox_messages.participant_id AND p.status = 'withdrawn')
+    AND (SELECT status FROM conversation_participants p WHERE p.id = outbox_messages.participant_id) <> 'withdrawn'
 RETURNING *
 
 -- name: insert_attempts

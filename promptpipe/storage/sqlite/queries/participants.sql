@@ -14,6 +14,11 @@ ORDER BY created_at, kind, address
 SELECT channel, address, participant_id FROM json_each(:addresses) AS wanted
 CROSS JOIN participant_addresses ON channel = wanted.value ->> 'channel' AND address = wanted.value ->> 'address'
 
+-- name: writers
+-- The same, of those who wrote.
+SELECT channel, address, participant_id FROM json_each(:addresses) AS wanted
+CROSS JOIN participant_addresses ON channel = wanted.value ->> 'channel' AND address = wanted.value ->> 'address'
+
 -- name: insert_participant
 INSERT INTO conversation_participants (id, status, channel, name, gender, ethnicity, background, timezone,
     created_at, updated_at)

@@ -4910,7 +4910,9 @@ class ParticipantServiceStub(betterproto2_grpclib.ServiceStub):
         metadata: "MetadataLike | None" = None,
     ) -> "DeleteParticipantResponse":
         """
-        Erases a participant with everything they said. What is on its way to them is canceled.
+        Erases a participant: profile, addresses, what they said and were told, timers, schedules. What waits to be sent to
+        them never leaves. Their id is kept, to tell it from one that never was: asked for again, it was done. If they
+        write again, they are somebody new.
         """
 
         return await self._unary_unary(
@@ -5911,7 +5913,9 @@ class ParticipantServiceBase(betterproto2_grpclib.ServiceBase):
 
     async def delete_participant(self, message: "DeleteParticipantRequest") -> "DeleteParticipantResponse":
         """
-        Erases a participant with everything they said. What is on its way to them is canceled.
+        Erases a participant: profile, addresses, what they said and were told, timers, schedules. What waits to be sent to
+        them never leaves. Their id is kept, to tell it from one that never was: asked for again, it was done. If they
+        write again, they are somebody new.
         """
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
