@@ -170,6 +170,22 @@ async def test_hasty_claim_finds_what_was_committed_a_moment_late(db: Database) 
     assert len((await db.store.jobs.claim(db.claim(thorough=False))).items) == 1
 
 
+async def test_hasty_claim_ends_what_is_not_to_run(db: Database) -> None:
+    """As a thorough one does: what is out of attempts, and what was canceled; and what is held is left alone."""
+    spent, unwanted, held, fresh = (job(db, max_attempts=limit) for limit in (1, 5, 5, 5))
+    await db.store.jobs.enqueue_many([spent, unwanted, held])
+    first = await leases(db)
+    await db.store.jobs.cancel(unwanted.id)
+    db.clock.advance(LEASE_SECONDS + 1)
+    await db.store.jobs.enqueue(fresh)
+    claimed = await db.store.jobs.claim(db.claim(held=[held.id], thorough=False))
+    assert ([leased.job.id for leased in claimed.items], claimed.next_due_in) == ([fresh.id], 0.0)
+    assert (await db.store.jobs.get(spent.id)).status is JobStatus.FAILED
+    assert (await db.store.jobs.get(unwanted.id)).status is JobStatus.CANCELED
+    extension = await db.store.leases.extend(first, LEASE_SECONDS)
+    assert {lease.key for lease in first} - {lease.key for lease in extension.lost} == {held.id}
+
+
 async def test_thorough_claim_finds_everything(db: Database) -> None:
     """However long before the last claim it was due, and suspects too."""
     early = job(db, after=-3600.0)

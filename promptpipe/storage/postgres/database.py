@@ -10,6 +10,7 @@ from psycopg import DatabaseError
 from promptpipe.model.errors import StoreUnavailableError
 from promptpipe.storage.postgres.errors import AGAIN, as_invalid, as_unavailable, is_stuck
 from promptpipe.storage.postgres.transaction import PostgresTransaction
+from promptpipe.storage.transactions.transaction import Last
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from promptpipe.storage.postgres.driver import Connection, Pool
     from promptpipe.storage.transactions.transaction import Transaction
 
-    Function = Callable[[Transaction], Coroutine[Any, Any, "T"]]
+    Function = Callable[[Transaction], Coroutine[Any, Any, "T | Last[T]"]]
 
 T = TypeVar("T")
 
@@ -93,4 +94,5 @@ class PostgresDatabase:
         async with connection.pipeline() as pipeline, connection.transaction(mode=mode):
             transaction = PostgresTransaction(connection, pipeline, self._ids)
             result = await function(transaction)
-        return result, transaction.woken
+        # All results have come with that of COMMIT.
+        return (await result.result() if isinstance(result, Last) else result), transaction.woken

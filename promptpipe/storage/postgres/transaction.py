@@ -6,16 +6,16 @@ import hashlib
 import re
 from contextlib import asynccontextmanager, suppress
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from psycopg import Error
 
 from promptpipe.storage.postgres.errors import is_permanent
 from promptpipe.storage.statements import load_statements
-from promptpipe.storage.transactions.transaction import Transaction
+from promptpipe.storage.transactions.transaction import Last, Transaction
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
     from datetime import datetime
 
     from psycopg import AsyncPipeline
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from promptpipe.model.leases import Work
     from promptpipe.storage.postgres.driver import Connection
     from promptpipe.storage.transactions.transaction import Row
+
+T = TypeVar("T")
 
 STATEMENTS = load_statements(files("promptpipe.storage.postgres").joinpath("queries"))
 
@@ -63,6 +65,17 @@ class PostgresTransaction(Transaction):
         """See `Transaction.several`. They travel together."""
         answers = [await self._ask(_TRANSLATED[name], values) for name, values in statements]
         return [await answer.rows() for answer in answers]
+
+    async def last(
+        self, *statements: tuple[str, Mapping[str, object]], then: Callable[[list[Sequence[Row]]], T]
+    ) -> Last[T]:
+        """See `Transaction.last`."""
+        answers = [await self._ask(_TRANSLATED[name], values) for name, values in statements]
+
+        async def rows() -> list[Sequence[Row]]:
+            return [await answer.rows() for answer in answers]
+
+        return Last(rows, then)
 
     async def now(self) -> datetime:
         """See `Transaction.now`."""

@@ -17,6 +17,7 @@ from promptpipe.storage.sqlite.readers import ThreadReaders
 from promptpipe.storage.sqlite.transaction import SqliteTransaction, run_at_once
 from promptpipe.storage.sqlite.values import micros
 from promptpipe.storage.sqlite.writer import ThreadWriter, as_unavailable
+from promptpipe.storage.transactions.transaction import Last
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
@@ -48,7 +49,7 @@ class SqliteDatabase:
         self._ids = ids
         self._on_commit = on_commit
 
-    async def write(self, function: Callable[[Transaction], Coroutine[Any, Any, T]]) -> T:
+    async def write(self, function: Callable[[Transaction], Coroutine[Any, Any, T | Last[T]]]) -> T:
         """Run *function* in one durable transaction; see `Writer.run`. Then wake whom it woke."""
         result, woken = await self._writer.run(partial(self._run, function))
         for work in woken:
@@ -66,10 +67,11 @@ class SqliteDatabase:
         await self._writer.close()
 
     def _run(
-        self, function: Callable[[Transaction], Coroutine[Any, Any, T]], connection: sqlite3.Connection
+        self, function: Callable[[Transaction], Coroutine[Any, Any, T | Last[T]]], connection: sqlite3.Connection
     ) -> tuple[T, set[Work]]:
         transaction = SqliteTransaction(connection, micros(self._clock.now()), self._ids)
-        return run_at_once(function(transaction)), transaction.woken
+        result = run_at_once(function(transaction))
+        return (run_at_once(result.result()) if isinstance(result, Last) else result), transaction.woken
 
 
 def connect(path: Path, *, factory: type[sqlite3.Connection] = sqlite3.Connection) -> sqlite3.Connection:

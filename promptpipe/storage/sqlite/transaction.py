@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from promptpipe.storage.sqlite.values import Columns, as_stored, instant
 from promptpipe.storage.statements import load_statements
-from promptpipe.storage.transactions.transaction import Transaction
+from promptpipe.storage.transactions.transaction import Last, Transaction
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection, Coroutine, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator, Mapping, Sequence
     from datetime import datetime
     from typing import Any
 
@@ -76,6 +76,17 @@ class SqliteTransaction(Transaction):
     async def several(self, *statements: tuple[str, Mapping[str, object]]) -> list[Sequence[Row]]:
         """See `Transaction.several`."""
         return [await self.all(name, **values) for name, values in statements]
+
+    async def last(
+        self, *statements: tuple[str, Mapping[str, object]], then: Callable[[list[Sequence[Row]]], T]
+    ) -> Last[T]:
+        """See `Transaction.last`."""
+        found = await self.several(*statements)
+
+        async def rows() -> list[Sequence[Row]]:
+            return found
+
+        return Last(rows, then)
 
     async def now(self) -> datetime:
         """See `Transaction.now`."""

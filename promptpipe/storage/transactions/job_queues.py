@@ -33,10 +33,16 @@ if TYPE_CHECKING:
     from promptpipe.model.jobs import Effects, Ending, NewJob, Outcome
     from promptpipe.model.leases import Claim
     from promptpipe.model.listing import JobFilter, Page, PageRequest
-    from promptpipe.storage.transactions.transaction import Database, Row, Transaction
+    from promptpipe.storage.transactions.transaction import Database, Last, Row, Transaction
+
+    Found = tuple[list[Row], float | None]
+    """Jobs in their order, and the seconds until the next is due."""
 
 OUT_OF_ATTEMPTS = JobFailure(type="OutOfAttempts", message="its worker vanished in the last attempt that was left")
 
+
+FEW = 16
+"""So many jobs that are held can be left out by the statement that claims, and none has to be looked for after."""
 
 START = datetime.fromtimestamp(0, UTC)
 LATE_COMMITS = timedelta(seconds=1)
@@ -104,11 +110,25 @@ class JobTransactions:
     async def claim(self, claim: Claim) -> Claimed[LeasedJob]:
         """See `JobStore.claim`."""
         held = frozenset(claim.held)
+        if not claim.thorough and len(claim.queues) == 1 and len(held) <= FEW:
+            return await self._claim_quickly(claim, held)
         try:
             return await self._database.write(partial(_claim, request=claim, floors=self._floors, held=held))
         except _HeldError:
             # Rare enough to pay for it only then: with a list of a few hundred, a claim takes a fifth longer.
             return await self._database.write(partial(_claim, request=claim, floors=self._floors, excluded=list(held)))
+
+    async def _claim_quickly(self, claim: Claim, held: frozenset[str]) -> Claimed[LeasedJob]:
+        """Claim from one queue in one round trip; what is not to run is ended after, which is rare."""
+        level = self._floors.of(claim.queues[0], thorough=False)
+        found: Found = await self._database.write(partial(_claim_from_one, request=claim, floors=level, held=held))
+        rows, due_in = found
+        self._floors.raise_to(claim.queues[0], rows)
+        fit = [_leased(row) for row in rows if not _is_over(row)]
+        if len(fit) < len(rows):
+            over = [row for row in rows if _is_over(row)]
+            await self._database.write(partial(_end_those_over, rows=over))
+        return Claimed(items=fit, next_due_in=0.0 if len(fit) < len(rows) else due_in)
 
     async def finish(self, endings: Sequence[Ending]) -> frozenset[Lease]:
         """See `JobStore.finish`."""
@@ -117,6 +137,21 @@ class JobTransactions:
 
 class _HeldError(Exception):
     """A job was claimed that the claimer holds: its lease is overdue, or somebody has given it back meanwhile."""
+
+
+async def _claim_from_one(
+    tx: Transaction, request: Claim, floors: Sequence[datetime], held: frozenset[str]
+) -> Last[Found]:
+    [queue] = request.queues
+    await tx.lock_queue(queue)
+    return await tx.last(*_look(request, queue, request.limit, floors, list(held)), then=_found)
+
+
+async def _end_those_over(tx: Transaction, rows: Sequence[Row]) -> None:
+    """End those of the leased *rows* that are still leased under the same fence."""
+    held = await tx.all("held_jobs", leases=to_json({row["id"]: row["fence"] for row in rows}))
+    still = {row["id"] for row in held}
+    await _fit_to_run(tx, [row for row in rows if row["id"] in still])
 
 
 async def _claim(
@@ -170,6 +205,13 @@ async def _lease(
     Return also the seconds until the next job of any queue is due; None when none is in sight.
     """
     await tx.lock_queue(queue)
+    return _found(await tx.several(*_look(request, queue, room, floors, excluded, crashed=crashed)))
+
+
+def _look(
+    request: Claim, queue: str, room: int, floors: Sequence[datetime], excluded: Sequence[str], *, crashed: bool = False
+) -> list[tuple[str, dict[str, object]]]:
+    """Return the statements, with their values, that lease jobs; `_found` reads their answers."""
     claim = {
         "queue": queue,
         "limit": room,
@@ -180,11 +222,24 @@ async def _lease(
         "worker": request.worker,
         "lease": span(request.seconds),
     }
-    look = {"queues": list(request.queues), "lease": span(request.seconds)}
-    rows, [following] = await tx.several(("claim_jobs", claim), ("next_due_job", look))
+    return [("claim_jobs", claim), ("next_due_job", {"queues": list(request.queues), "lease": span(request.seconds)})]
+
+
+def _found(answers: Sequence[Sequence[Row]]) -> Found:
+    """Return the jobs in their order, and the seconds until the next is due."""
+    rows, [following] = answers
     due_in = following["due_in"]
     ordered = sorted(rows, key=lambda row: (row["priority"], row["run_at"], row["id"]))
     return ordered, None if due_in is None else due_in.total_seconds()
+
+
+def _is_over(row: Row) -> bool:
+    """Return whether a job that was leased is not to run any more."""
+    return bool(row["cancel_requested"]) or row["attempt"] > row["max_attempts"]
+
+
+def _leased(row: Row) -> LeasedJob:
+    return LeasedJob(Lease(Work.JOB, row["id"], row["fence"]), jobs.as_job(row))
 
 
 async def _fit_to_run(tx: Transaction, rows: Sequence[Row]) -> list[LeasedJob]:
@@ -198,7 +253,7 @@ async def _fit_to_run(tx: Transaction, rows: Sequence[Row]) -> list[LeasedJob]:
             await _keep_error(tx, spent, OUT_OF_ATTEMPTS)
             await jobs.end(tx, spent, JobStatus.FAILED, OUT_OF_ATTEMPTS)
         else:
-            fit.append(LeasedJob(Lease(Work.JOB, row["id"], row["fence"]), jobs.as_job(row)))
+            fit.append(_leased(row))
     return fit
 
 

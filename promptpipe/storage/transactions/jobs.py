@@ -25,17 +25,17 @@ if TYPE_CHECKING:
 
     from promptpipe.model.jobs import NewJob
     from promptpipe.model.listing import JobFilter, Page, PageRequest
-    from promptpipe.storage.transactions.transaction import Row, Transaction
+    from promptpipe.storage.transactions.transaction import Last, Row, Transaction
 
 MAX_ERROR_TEXT = 2000
 
 _STATUSES = {status.value: status for status in JobStatus}
 
 
-async def enqueue(tx: Transaction, new: NewJob) -> tuple[Job, bool]:
+async def enqueue(tx: Transaction, new: NewJob) -> Last[tuple[Job, bool]]:
     """See `JobStore.enqueue`."""
     job_id = await put(tx, new)
-    return await get(tx, job_id), job_id == new.id
+    return await tx.last(("job", {"id": job_id}), then=lambda found: (as_job(found[0][0]), job_id == new.id))
 
 
 async def put(tx: Transaction, new: NewJob) -> JobId:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from promptpipe.ports.metrics import Metrics
-    from promptpipe.storage.transactions.transaction import Database, Transaction
+    from promptpipe.storage.transactions.transaction import Database, Last, Transaction
 
 T = TypeVar("T")
 
@@ -22,7 +22,7 @@ class MeasuredDatabase:
         self._database = database
         self._metrics = metrics
 
-    async def write(self, function: Callable[[Transaction], Coroutine[Any, Any, T]]) -> T:
+    async def write(self, function: Callable[[Transaction], Coroutine[Any, Any, T | Last[T]]]) -> T:
         """See `Database.write`."""
         self._metrics.transaction("write")
         try:

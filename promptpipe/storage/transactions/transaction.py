@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
     from datetime import datetime
 
@@ -22,6 +23,18 @@ Row: TypeAlias = "Mapping[str, Any]"
 
 class ConflictError(Exception):
     """Another transaction came between; this one is to begin anew, and will then see what that has done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Last(Generic[T]):
+    """What a transaction returns whose result is made by *then* of the rows of its last statements, once it is over."""
+
+    rows: Callable[[], Awaitable[list[Sequence[Row]]]]
+    then: Callable[[list[Sequence[Row]]], T]
+
+    async def result(self) -> T:
+        """Return the result."""
+        return self.then(await self.rows())
 
 
 class Transaction(ABC):
@@ -54,6 +67,15 @@ class Transaction(ABC):
     @abstractmethod
     async def several(self, *statements: tuple[str, Mapping[str, object]]) -> list[Sequence[Row]]:
         """Run statements that do not depend on each other, each with its values, and return the rows of each."""
+
+    @abstractmethod
+    async def last(
+        self, *statements: tuple[str, Mapping[str, object]], then: Callable[[list[Sequence[Row]]], T]
+    ) -> Last[T]:
+        """Run statements as `several` does, for the transaction to return what *then* makes of their rows.
+
+        Nothing in the transaction depends on these: it is committed without waiting for them, in the same round trip.
+        """
 
     @abstractmethod
     async def now(self) -> datetime:
@@ -104,7 +126,7 @@ class Transaction(ABC):
 class Database(Protocol):
     """Runs transactions."""
 
-    async def write(self, function: Callable[[Transaction], Coroutine[Any, Any, T]]) -> T:
+    async def write(self, function: Callable[[Transaction], Coroutine[Any, Any, T | Last[T]]]) -> T:
         """Run *function* in one durable transaction and return its result; its exceptions roll it back.
 
         It may be run more than once, each time in a new transaction. Raise `StoreUnavailableError` when the database
