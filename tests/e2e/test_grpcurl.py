@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
+from tests.support.commands import run_command
 from tests.support.eventually import eventually
 from tests.support.service import Home, open_service
 
@@ -36,7 +37,8 @@ def session() -> list[list[str]]:
 
 async def command(service: Service, *words: str) -> Any:
     """Return what an admin command answers as JSON; fail with what it says."""
-    ended = await run(service, [".venv/bin/promptpipe", *words, "--json"])
+    environment = {**os.environ, "PROMPTPIPE_CLIENT__SERVER": f"127.0.0.1:{service.grpc_port}"}
+    ended = await run_command([*words, "--json"], environment, REPOSITORY)
     assert ended.returncode == 0, ended.stderr
     return json.loads(ended.stdout)
 

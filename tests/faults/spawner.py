@@ -22,15 +22,24 @@ if TYPE_CHECKING:
 
     from tests.support.service import Service
 
-_FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["tests.faults.root", "promptpipe.logs", "promptpipe.storage.postgres", "httpcore2"])
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(
+    [
+        "tests.faults.root",
+        "tests.support.commands",
+        "promptpipe.client",
+        "promptpipe.logs",
+        "promptpipe.storage.postgres",
+        "httpcore2",
+    ]
+)
 
 
 class Forked:
     """A service process, to be used like a `subprocess.Popen`. It ends with whoever forked it."""
 
     def __init__(self, arguments: Sequence[str], environment: Mapping[str, str], folder: Path, log: Path) -> None:
-        self._process = _FORKS.Process(target=_serve, args=(arguments, dict(environment), folder, log), daemon=True)
+        self._process = FORKS.Process(target=_serve, args=(arguments, dict(environment), folder, log), daemon=True)
         self._process.start()
         assert self._process.pid is not None
         self.pid: int = self._process.pid

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import trio
 
 from tests.faults.spawner import start_forked
 from tests.faults.support import wait_settled
+from tests.support.commands import run_command
 from tests.support.eventually import eventually
 from tests.support.service import Home, open_service
 
 if TYPE_CHECKING:
+    import subprocess
     from pathlib import Path
 
     from tests.support.service import Service
@@ -30,19 +28,7 @@ SETTINGS = {"LEASE": "3", "WHATSAPP__SEND_TIMEOUT": "1"}
 
 async def schedules(service: Service, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run `promptpipe schedules` against *service*."""
-    command = [sys.executable, "-m", "promptpipe", "schedules", *arguments]
-    return await trio.to_thread.run_sync(
-        partial(
-            subprocess.run,
-            command,
-            capture_output=True,
-            text=True,
-            check=False,
-            env=service.environment(),
-            cwd=service.folder,
-            timeout=30,
-        )
-    )
+    return await run_command(["schedules", *arguments], service.environment(), service.folder)
 
 
 async def answer(service: Service, *arguments: str) -> Any:
