@@ -12,7 +12,7 @@ from promptpipe.model.errors import LeaseLostError, NotFoundError
 from promptpipe.model.events import MessageFailed, MessageSent
 from promptpipe.model.ids import MessageId
 from promptpipe.model.leases import Work
-from promptpipe.model.messages import MessageClass, MessageStatus, Settlement, Verdict
+from promptpipe.model.messages import MessageClass, MessageStatus, SendRecord, Settlement, Verdict
 from tests.support.database import LEASE_SECONDS
 from tests.support.people import ADA, BOB, batch, enroll, message, receipt
 from tests.support.sending import (
@@ -346,3 +346,23 @@ async def test_message_to_nobody_is_refused(db: Database) -> None:
         await db.store.outbox.enqueue(message(db, person, channel="pigeon"))
     with pytest.raises(NotFoundError):
         await db.store.outbox.get(MessageId("nope"))
+
+
+@pytest.mark.parametrize("together", [True, False])
+async def test_provider_that_gives_an_id_twice_stops_nobody(db: Database, together: bool) -> None:
+    """Both messages were sent; statuses with our own id still reach each, those without it the first."""
+    ids = [await put(db, await enroll(db, number)) for number in (ADA, BOB)]
+    leases = await claim_lanes(db)
+    orders = [order for order in await db.store.outbox.mark_sending(leases, seconds=LEASE_SECONDS) if order is not None]
+    records = [SendRecord(order, ACCEPTED, LEASE_SECONDS) for order in orders if not isinstance(order, LeaseLostError)]
+    assert len(records) == 2
+    for some in [records] if together else [records[:1], records[1:]]:
+        assert await db.store.outbox.record(some) == [None] * len(some)
+    assert [await status(db, message_id) for message_id in ids] == [MessageStatus.SENT] * 2
+    named = db.rows("SELECT count(*) FROM outbox_attempts WHERE provider_id = ?", ACCEPTED.provider_id)
+    assert named == [(1,)]
+    for message_id in ids:
+        read = receipt(MessageStatus.READ, provider_id=ACCEPTED.provider_id or "", reference=(message_id, 1))
+        db.change("DELETE FROM inbound_dedup")
+        assert (await db.store.inbound.ingest(batch(read), None)).stored == 1
+    assert [await status(db, message_id) for message_id in ids] == [MessageStatus.READ] * 2

@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow
 
-SECONDS = 30
-DATABASE_RESTARTS = {10, 20}
+SECONDS = 20
+DATABASE_RESTARTS = {10, 18}
 """In which seconds."""
 
-FREEZES = {5, 15, 25}
+FREEZES = {5, 15}
 """In which seconds an instance is not killed but stopped, for longer than its leases last."""
 FROZEN_SECONDS = 4.5
 

@@ -47,7 +47,7 @@ HOT: dict[str, str | tuple[str, ...]] = {
     "head_messages": "outbox_messages_order (lane_key=? AND seq>?)",
     "mark_sending": "sqlite_autoindex_outbox_messages_1 (id=?)",
     "messages_on_their_way": "PRIMARY KEY (message_id=? AND n=?)",
-    "parked_among": "PRIMARY KEY (channel=? AND provider_id=?)",
+    "known_among": "PRIMARY KEY (channel=? AND provider_id=?)",
     "accept_attempts": "PRIMARY KEY (message_id=? AND n=?)",
     "accept_messages": "sqlite_autoindex_outbox_messages_1 (id=?)",
     "message_by_key": "outbox_messages_dedupe (dedupe_key=?)",

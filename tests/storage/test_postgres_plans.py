@@ -49,7 +49,7 @@ HOT = {
     "head_message": ("outbox_messages_order", ["lane_key"]),
     "head_messages": ("outbox_messages_order", ["lane_key"]),
     "messages_on_their_way": ("outbox_attempts_pkey", ["message_id", "n"]),
-    "parked_among": ("parked_updates_pkey", ["channel", "provider_id"]),
+    "known_among": ("parked_updates_pkey", ["channel", "provider_id"]),
     "accept_attempts": ("outbox_attempts_pkey", ["message_id", "n"]),
     "accept_messages": ("outbox_messages_pkey", ["id"]),
     "message_by_key": ("outbox_messages_dedupe", ["dedupe_key"]),

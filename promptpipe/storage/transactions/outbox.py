@@ -206,14 +206,14 @@ async def _locked(tx: Transaction, records: Sequence[SendRecord]) -> tuple[froze
         for record in records
         if record.settlement.verdict is Verdict.ACCEPTED and record.settlement.provider_id is not None
     }
-    rows, on_their_way, early = await tx.several(
+    rows, on_their_way, known = await tx.several(
         lanes.look(Work.OUTBOX, [record.order.lease for record in records]),
         ("messages_on_their_way", {"ids": [record.order.message.id for record in accepted.values()]}),
-        ("parked_among", {"wanted": to_json([{"channel": key[0], "provider_id": key[1]} for key in accepted])}),
+        ("known_among", {"wanted": to_json([{"channel": key[0], "provider_id": key[1]} for key in accepted])}),
     )
     held = lanes.held(Work.OUTBOX, rows)
-    for row in early:
-        del accepted[row["channel"], row["provider_id"]]
+    for row in known:
+        accepted.pop((row["channel"], row["provider_id"]), None)
     expected = {(row["id"], row["attempts"]) for row in on_their_way}
     plain = [
         record

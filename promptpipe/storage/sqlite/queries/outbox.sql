@@ -31,10 +31,13 @@ SELECT name FROM channels WHERE paused_until > :now
 SELECT m.id, m.attempts FROM outbox_messages m JOIN outbox_attempts a ON a.message_id = m.id AND a.n = m.attempts
 WHERE m.id IN (SELECT value FROM json_each(:ids)) AND m.status = 'sending' AND a.state = 'sending' AND m.flow_type IS NULL
 
--- name: parked_among
--- *wanted* is a JSON array.
+-- name: known_among
+-- Provider's ids that a status has come for already, or that an attempt has. *wanted* is a JSON array.
 SELECT channel, provider_id FROM json_each(:wanted) AS wanted
 CROSS JOIN parked_updates ON channel = wanted.value ->> 'channel' AND provider_id = wanted.value ->> 'provider_id'
+UNION ALL
+SELECT channel, provider_id FROM json_each(:wanted) AS wanted
+CROSS JOIN outbox_attempts ON channel = wanted.value ->> 'channel' AND provider_id = wanted.value ->> 'provider_id'
 
 -- name: accept_attempts
 -- *accepted* is a JSON array.
@@ -72,8 +75,13 @@ SELECT * FROM outbox_attempts WHERE channel = :channel AND provider_id = :provid
 SELECT state FROM outbox_attempts WHERE message_id = :message_id
 
 -- name: set_attempt
+-- A provider's id that another attempt has is left to that: nothing is to be stuck because it was given twice.
 UPDATE outbox_attempts SET
-    state = :state, provider_id = coalesce(provider_id, :provider_id), error = coalesce(:error, error),
+    state = :state, error = coalesce(:error, error),
+    provider_id = coalesce(provider_id, CASE WHEN NOT EXISTS (
+        SELECT 1 FROM outbox_attempts other
+        WHERE other.channel = outbox_attempts.channel AND other.provider_id = :provider_id
+    ) THEN :provider_id END),
     ended_at = coalesce(ended_at, :now)
 WHERE message_id = :message_id AND n = :n
 
