@@ -10,7 +10,6 @@ another order, or with an attempt or a crash not counted, counted though given b
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -20,7 +19,6 @@ from hypothesis.stateful import initialize, invariant, precondition, rule
 
 from promptpipe.model.decisions import Decision, Say, StateChange
 from promptpipe.model.errors import LeaseLostError, VersionConflictError
-from promptpipe.model.events import Replied, TimerFired
 from promptpipe.model.ids import JobId, MessageId, WorkerId
 from promptpipe.model.jobs import Ending, Fire, NewJob
 from promptpipe.model.listing import PageRequest
@@ -29,7 +27,7 @@ from promptpipe.storage.transactions import mailbox_events
 from tests.support import lanes
 from tests.support.database import LEASE_SECONDS
 from tests.support.deciding import decide
-from tests.support.lanes import ModelLane
+from tests.support.mailboxes import MAX_ATTEMPTS, Mailbox, ModelEvent, name_of
 from tests.support.people import ENROLLMENT, batch, enroll, inbound
 from tests.support.stories import Story, tell_on_postgres, tell_on_sqlite
 
@@ -48,66 +46,9 @@ ME, OTHER = "worker-0", "worker-b"
 """The process that the store belongs to, and one that gives no sign of life."""
 WORKERS = st.sampled_from([ME, OTHER])
 
-MAX_ATTEMPTS = 3
 BLOCK_LIMIT = 60.0
 MARKS_KEPT = 60.0
 FIRST_VERSION = 1
-
-
-@dataclass
-class ModelEvent:
-    """An event as it should be; its name tells it from all others."""
-
-    name: str
-    key: str | None = None
-    attempt: int = 0
-    blocked: float = 0.0
-
-
-@dataclass
-class Mailbox(ModelLane):
-    """A mailbox, and what became of what was in it."""
-
-    events: list[ModelEvent] = field(default_factory=list)
-    aside: list[ModelEvent] = field(default_factory=list)
-    handled: list[str] = field(default_factory=list)
-
-    def find(self, name: str) -> ModelEvent | None:
-        return next((event for event in self.events if event.name == name), None)
-
-    def put(self, event: ModelEvent, now: float) -> None:
-        self.events.append(event)
-        self.append(now)
-
-    def set_aside(self) -> None:
-        self.aside.append(self.events.pop(0))
-
-    def hand_out(self) -> ModelEvent | None:
-        while self.events:
-            if self.events[0].attempt < MAX_ATTEMPTS:
-                self.events[0].attempt += 1
-                return self.events[0]
-            self.set_aside()
-        self.release(None)
-        return None
-
-    def let_go(self, due: float) -> None:
-        self.release(due if self.events else None)
-
-    def take_back(self, now: float) -> None:
-        if self.events:
-            self.events[0].attempt = max(0, self.events[0].attempt - 1)
-        self.let_go(now)
-
-
-def name_of(delivery: Delivery) -> str:
-    match delivery.event.event:
-        case Replied(text=name):
-            return name
-        case TimerFired(job_id=name):
-            return name
-        case other:
-            raise AssertionError(other)
 
 
 class MailboxesBesideAModel(Story):
