@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
-from promptpipe.model.errors import NotFoundError
+from promptpipe.model.errors import NotFoundError, StoreUnavailableError
 from promptpipe.model.events import TimerFired
 from promptpipe.model.ids import JobId, ParticipantId
 from promptpipe.model.jobs import (
@@ -127,7 +128,8 @@ class JobTransactions:
         fit = [_leased(row) for row in rows if not _is_over(row)]
         if len(fit) < len(rows):
             over = [row for row in rows if _is_over(row)]
-            await self._database.write(partial(_end_those_over, rows=over))
+            with suppress(StoreUnavailableError):  # the others are ours to run; these are found again
+                await self._database.write(partial(_end_those_over, rows=over))
         return Claimed(items=fit, next_due_in=0.0 if len(fit) < len(rows) else due_in)
 
     async def finish(self, endings: Sequence[Ending]) -> frozenset[Lease]:
