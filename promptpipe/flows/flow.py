@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
     from promptpipe.model.decisions import Decision, FlowState
-    from promptpipe.model.events import Event
+    from promptpipe.model.events import Event, Replied
+    from promptpipe.model.messages import Content
     from promptpipe.model.participants import Participant
+    from promptpipe.model.prompts import PromptOrder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,5 +49,35 @@ class Flow(Protocol):
         ...
 
     async def handle(self, event: Event, state: FlowState, context: FlowContext) -> Decision:
-        """Return what handling *event* changes. It may be called again for the same event after a crash."""
+        """Return what handling *event* changes. It may be called again for the same event after a crash.
+
+        Raise `RefusedError` when an operator asked for something that cannot be done: then nothing changes, and they
+        are told. Whatever else it raises has the event tried again, and at last set aside.
+        """
+        ...
+
+
+@runtime_checkable
+class PromptingFlow(Flow, Protocol):
+    """A flow that takes note of prompts to its participants and what they reply, and has prompts of its own.
+
+    Any other flow hears of neither.
+    """
+
+    async def prompt(
+        self, order: PromptOrder, content: Content | None, state: FlowState, context: FlowContext
+    ) -> Decision:
+        """Return what comes of a prompt that is due, its message (by `PromptOrder.say`) included.
+
+        Without *content* the order is for a `ConversationPrompt`: the flow says what it has to say.
+        """
+        ...
+
+    async def answered(
+        self, reply: Replied, answer: Content | None, state: FlowState, context: FlowContext
+    ) -> Decision:
+        """Return what changes by a reply that a response handler has taken, and answered if there is an *answer*.
+
+        The answer is sent beside this decision.
+        """
         ...

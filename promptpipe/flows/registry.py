@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from promptpipe.model.errors import NoHandlerError
-from promptpipe.model.events import Replied, TimerFired
+from promptpipe.model.events import PromptOrdered, Replied, TimerFired
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -51,4 +51,6 @@ class FlowRegistry:
             if flow is None:
                 raise NoHandlerError(f"no flow has timers of kind {event.job_kind}")
             return flow
+        if isinstance(event, PromptOrdered):
+            raise NoHandlerError("nobody prompts")
         return self.for_type(event.flow_type)

@@ -5,17 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from promptpipe.model.messages import MessageClass, Text
+from promptpipe.model.messages import MessageClass, readable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
     from promptpipe.model.events import StoredEvent
-    from promptpipe.model.ids import JobId, MessageId, ParticipantId
+    from promptpipe.model.ids import JobId, MessageId, ParticipantId, ScheduleId
     from promptpipe.model.leases import Lease
     from promptpipe.model.messages import Content
     from promptpipe.model.participants import Participant
+    from promptpipe.model.schedules import NewSchedule
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,20 +44,22 @@ class StateChange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Say:
-    """A message to the participant. The flow type *awaited_by* gets an event when it was sent or failed."""
+    """A message to the participant. The flow type *awaited_by* gets an event when it was sent or failed.
+
+    One whose *dedupe_key* a message of the last 30 days has is not said.
+    """
 
     id: MessageId
     content: Content
     message_class: MessageClass = MessageClass.REPLY
     awaited_by: str | None = None
     expires_at: datetime | None = None
+    dedupe_key: str | None = None
 
     @property
     def text(self) -> str:
-        """The body, as a conversation's history keeps it."""
-        match self.content:
-            case Text(body=body):
-                return body
+        """What it says, as a conversation's history keeps it."""
+        return readable(self.content)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,23 +74,38 @@ class Wake:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
-    """What handling one event changes. *cancel* holds dedupe keys of this participant's timers."""
-
-    state: StateChange | None = None
-    say: tuple[Say, ...] = ()
-    wake: tuple[Wake, ...] = ()
-    cancel: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Hook:
-    """A registered response handler: it receives the participant's replies until it expires."""
+    """A registered response handler: it receives the participant's replies until it expires.
+
+    Those that expire come first, the soonest first. *data* is what the handler needs to know of what it waits for.
+    """
 
     participant_id: ParticipantId
     handler_type: str
     flow_type: str
     expires_at: datetime | None = None
+    data: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What handling one event changes, all of it this participant's.
+
+    *cancel* holds dedupe keys of timers. *schedule* makes schedules, and *unschedule* ends some; what these made and is
+    still to be handled ends with them. *hook* registers response handlers, each in place of any of its type, and
+    *unhook* removes those of some types. With a *refusal*, which says why what an operator asked for is not done,
+    nothing changes.
+    """
+
+    state: StateChange | None = None
+    say: tuple[Say, ...] = ()
+    wake: tuple[Wake, ...] = ()
+    cancel: tuple[str, ...] = ()
+    schedule: tuple[NewSchedule, ...] = ()
+    unschedule: tuple[ScheduleId, ...] = ()
+    hook: tuple[Hook, ...] = ()
+    unhook: tuple[str, ...] = ()
+    refusal: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

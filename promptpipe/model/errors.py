@@ -153,6 +153,18 @@ class CorruptStateError(FlowError):
     code = "corrupt_state"
 
 
+class RefusedError(FlowError):
+    """A flow will not do what an operator asked for; the text says why."""
+
+    code = "failed_precondition"
+
+
+class GenerationError(PromptPipeError):
+    """A language model gave no answer, however often it was asked; the text says why, without what was said."""
+
+    code = "generation"
+
+
 class JobError(PromptPipeError):
     """Base of what a job handler raises to say what should become of its job."""
 

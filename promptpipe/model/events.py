@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 from datetime import datetime
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, get_args
 
 from promptpipe.model.errors import FlowError
 
@@ -87,11 +87,60 @@ class TimerLost:
     remaining: float | None = None
 
 
-Event = Enrolled | Replied | TimerFired | MessageSent | MessageFailed | TimerLost
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptOrdered:
+    """Somebody asked for a prompt (its `prompt_payload`), which is to be the message *message_id*."""
 
-_KINDS: Mapping[str, type[Event]] = {
-    event.kind: event for event in (Enrolled, Replied, TimerFired, MessageSent, MessageFailed, TimerLost)
-}
+    kind: ClassVar[str] = "prompt_ordered"
+    message_id: MessageId
+    prompt: Mapping[str, object]
+    dedupe_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlowMoved:
+    """An operator wants the conversation to go on in *target_state*, as the flow calls it."""
+
+    kind: ClassVar[str] = "flow_moved"
+    flow_type: str
+    target_state: str
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlowReset:
+    """An operator wants the conversation to begin again."""
+
+    kind: ClassVar[str] = "flow_reset"
+    flow_type: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signal:
+    """Something that happened elsewhere, by a name that the flow knows."""
+
+    kind: ClassVar[str] = "signal"
+    flow_type: str
+    name: str
+    payload: Mapping[str, object] = field(default_factory=dict)
+
+
+Event = (
+    Enrolled
+    | Replied
+    | TimerFired
+    | MessageSent
+    | MessageFailed
+    | TimerLost
+    | PromptOrdered
+    | FlowMoved
+    | FlowReset
+    | Signal
+)
+Order = PromptOrdered | FlowMoved | FlowReset | Signal
+"""What somebody asked for who waits to hear what became of it."""
+
+_KINDS: Mapping[str, type[Event]] = {event.kind: event for event in get_args(Event)}
 _FIELDS = {kind: tuple(item.name for item in fields(event)) for kind, event in _KINDS.items()}
 
 

@@ -13,10 +13,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from datetime import datetime
 
     from promptpipe.model.ids import MessageId, ParticipantId
@@ -155,7 +155,66 @@ class Text:
     body: str
 
 
-Content = Text
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Something that can be chosen. *id* comes back with the reply."""
+
+    id: str
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """A text with choices: buttons or a list where the channel has them and they fit, else numbered lines of text."""
+
+    body: str
+    choices: tuple[Choice, ...]
+
+    @property
+    def numbered(self) -> str:
+        """The text with the choices as numbered lines, which a number or a label answers."""
+        return "\n".join([self.body, *(f"{n}. {choice.label}" for n, choice in enumerate(self.choices, 1))])
+
+    def chosen(self, choice_id: str | None, text: str) -> Choice | None:
+        """Return what a reply chooses: by id, by number or by label; None when it is none of these."""
+        said = text.strip().rstrip(".)").casefold()
+        for n, choice in enumerate(self.choices, 1):
+            if choice.id == choice_id or (choice_id is None and said in {str(n), choice.label.strip().casefold()}):
+                return choice
+        return None
+
+
+Content = Text | Choices
+
+
+def content_kind(content: Content) -> str:
+    """Return what a content is called in lists and in the outbox."""
+    return "text" if isinstance(content, Text) else "interactive"
+
+
+def content_data(content: Content) -> dict[str, object]:
+    """Return a content as a JSON object."""
+    match content:
+        case Text(body=body):
+            return {"body": body}
+        case Choices(body=body, choices=choices):
+            return {"body": body, "choices": [{"id": choice.id, "label": choice.label} for choice in choices]}
+
+
+def content_in(data: Mapping[str, Any]) -> Content:
+    """Return the content that `content_data` made *data* from."""
+    if "choices" not in data:
+        return Text(str(data["body"]))
+    return Choices(str(data["body"]), tuple(Choice(item["id"], item["label"]) for item in data["choices"]))
+
+
+def readable(content: Content) -> str:
+    """Return a content as a conversation's history and lists show it."""
+    match content:
+        case Text(body=body):
+            return body
+        case Choices():
+            return content.numbered
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -32,7 +32,7 @@ class NewSchedule:
     """A schedule to create, and the kind, queue, priority and payload of the jobs it is to make.
 
     One with a *participant_id* makes none while they are not active. What its jobs do is up to the handler of their
-    kind; they are nobody's timers.
+    kind; they are nobody's timers. Each job is put off by a chance part of *spread*, whole minutes.
     """
 
     id: ScheduleId
@@ -43,6 +43,7 @@ class NewSchedule:
     priority: int = DEFAULT_PRIORITY
     participant_id: ParticipantId | None = None
     misfire: Misfire = Misfire.RUN
+    spread: timedelta = timedelta(0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

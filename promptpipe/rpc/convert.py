@@ -7,9 +7,18 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
 from promptpipe.model.errors import InvalidArgumentError
-from promptpipe.model.messages import Text
+from promptpipe.model.messages import content_kind, readable
 from promptpipe.model.participants import AddressKind
-from promptpipe.model.prompts import StaticPrompt
+from promptpipe.model.prompts import (
+    BranchPrompt,
+    ConversationPrompt,
+    CustomPrompt,
+    GenAiPrompt,
+    Option,
+    Prompt,
+    StaticPrompt,
+    prompt_in,
+)
 from promptpipe.model.text import storable_json
 from promptpipe.rpc.pb.google.protobuf import Struct
 from promptpipe.rpc.pb.promptpipe import v1
@@ -129,15 +138,12 @@ def queue(value: QueueStats) -> v1.GetJobStatsResponseQueue:
 def message(value: OutboxMessage) -> v1.OutboxMessage:
     """Return an outgoing message's message."""
     policy = value.in_doubt_policy
-    match value.content:
-        case Text(body=body):
-            kind, text = "text", body
     return v1.OutboxMessage(
         id=value.id,
         participant_id=value.participant_id,
         recipient=value.recipient.value,
         channel=value.channel,
-        kind=kind,
+        kind=content_kind(value.content),
         status=v1.OutboxMessageStatus[value.status.name],
         attempts=value.attempts,
         provider_message_id=value.provider_message_id or "",
@@ -146,23 +152,55 @@ def message(value: OutboxMessage) -> v1.OutboxMessage:
         sent_at=value.sent_at,
         delivered_at=value.delivered_at,
         read_at=value.read_at,
-        text=text,
+        text=readable(value.content),
         dedupe_key=value.dedupe_key or "",
         expires_at=value.expires_at,
         in_doubt_policy=v1.OutboxMessageInDoubtPolicy[policy.name if policy else "IN_DOUBT_POLICY_UNSPECIFIED"],
     )
 
 
+def prompt(value: Prompt) -> v1.Prompt:
+    """Return a prompt's message."""
+    match value:
+        case StaticPrompt(body=body):
+            return v1.Prompt(static=v1.PromptStatic(body=body))
+        case GenAiPrompt(system_prompt=system, user_prompt=user):
+            return v1.Prompt(genai=v1.PromptGenAi(system_prompt=system, user_prompt=user))
+        case BranchPrompt(body=body, options=options):
+            choices = [v1.PromptOption(label=option.label, body=option.body) for option in options]
+            return v1.Prompt(branch=v1.PromptBranch(body=body, options=choices))
+        case ConversationPrompt():
+            return v1.Prompt(conversation=v1.PromptConversation())
+        case CustomPrompt(generator=generator, parameters=parameters):
+            return v1.Prompt(custom=v1.PromptCustom(generator=generator, parameters=struct(parameters)))
+
+
+def as_prompt(message: v1.Prompt) -> Prompt:
+    """Return what a prompt's message means, of which exactly one kind is set."""
+    if message.static is not None:
+        return StaticPrompt(message.static.body)
+    if message.genai is not None:
+        return GenAiPrompt(message.genai.system_prompt, message.genai.user_prompt)
+    if message.branch is not None:
+        options = tuple(Option(option.label, option.body) for option in message.branch.options)
+        return BranchPrompt(message.branch.body, options)
+    if message.custom is not None:
+        return CustomPrompt(
+            message.custom.generator, json_object("prompt.custom.parameters", message.custom.parameters)
+        )
+    return ConversationPrompt()
+
+
 def schedule(value: Schedule) -> v1.Schedule:
     """Return a schedule's message."""
-    prompt, rule = StaticPrompt.in_payload(value.payload), value.recurrence
+    known, rule = prompt_in(value.payload), value.recurrence
     by_fields = v1.ScheduleFields(
         minute=rule.minute, hour=rule.hour, day=rule.day, month=rule.month, weekday=rule.weekday
     )
     return v1.Schedule(
         id=value.id,
         participant_id=value.participant_id or "",
-        prompt=None if prompt is None else v1.Prompt(static=v1.PromptStatic(body=prompt.body)),
+        prompt=None if known is None else prompt(known),
         fields=by_fields if rule.cron is None else None,
         cron=rule.cron,
         timezone=rule.zone,

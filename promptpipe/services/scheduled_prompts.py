@@ -11,7 +11,7 @@ from pydantic import AwareDatetime  # noqa: TC002  which reads this annotation
 from promptpipe.model.errors import FailJobError, NotFoundError
 from promptpipe.model.ids import MessageId, ScheduleId
 from promptpipe.model.messages import MessageClass, NewMessage, Text
-from promptpipe.model.prompts import SCHEDULED_PROMPT, StaticPrompt
+from promptpipe.model.prompts import SCHEDULED_PROMPT, StaticPrompt, prompt_in
 from promptpipe.ports.jobs import JobKind
 
 if TYPE_CHECKING:
@@ -60,8 +60,8 @@ class ScheduledPrompts:
             raise FailJobError(str(error)) from error
 
     async def _prompt(self, schedule: Schedule, occurrence: datetime, fired_at: datetime) -> None:
-        prompt = StaticPrompt.in_payload(schedule.payload)
-        if prompt is None or schedule.participant_id is None:
+        prompt = prompt_in(schedule.payload)
+        if not isinstance(prompt, StaticPrompt) or schedule.participant_id is None:
             raise FailJobError(f"the schedule {schedule.id} has no prompt that is known here, or nobody to prompt")
         person = await self._store.participants.get(schedule.participant_id)
         if not person.active:

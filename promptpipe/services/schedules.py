@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from promptpipe.model.errors import NotFoundError
 from promptpipe.model.ids import ScheduleId
-from promptpipe.model.prompts import SCHEDULED_PROMPT
+from promptpipe.model.prompts import SCHEDULED_PROMPT, prompt_payload
 from promptpipe.model.schedules import Misfire, NewSchedule
 from promptpipe.services import checks
 from promptpipe.services.messages import MAX_TEXT
@@ -57,7 +57,7 @@ class Schedules:
             id=ScheduleId(self._new_id()),
             kind=SCHEDULED_PROMPT,
             recurrence=recurrence,
-            payload=request.prompt.as_payload(),
+            payload=prompt_payload(request.prompt),
             participant_id=person.id,
             misfire=request.misfire,
         )

@@ -14,7 +14,7 @@ from promptpipe.model.jobs import NewJob
 from promptpipe.model.listing import JobFilter, MessageFilter, PageRequest
 from promptpipe.model.messages import MessageClass, Text
 from promptpipe.model.participants import ParticipantStatus
-from promptpipe.model.prompts import StaticPrompt
+from promptpipe.model.prompts import StaticPrompt, prompt_payload
 from promptpipe.model.recurrence import Recurrence
 from promptpipe.model.schedules import Misfire, Schedule, ScheduleEdit
 from promptpipe.services.scheduled_prompts import ScheduledPrompts
@@ -113,7 +113,7 @@ async def test_prompt_of_a_schedule_that_was_changed_since_is_not_sent(db: Datab
     db.clock.advance(HOUR)
     job = await fire(db)
     store = db.store.schedules
-    edit = ScheduleEdit(recurrence=AT_ONE, payload=StaticPrompt("breathe").as_payload(), misfire=Misfire.RUN)
+    edit = ScheduleEdit(recurrence=AT_ONE, payload=prompt_payload(StaticPrompt("breathe")), misfire=Misfire.RUN)
     changes: dict[str, Callable[[], Awaitable[object]]] = {
         "delete": lambda: store.delete(made.id),
         "pause": lambda: store.pause(made.id),

@@ -13,10 +13,11 @@ import httpx2
 import trio
 
 from promptpipe.channels.whatsapp import signature
+from promptpipe.channels.whatsapp.content import content
 from promptpipe.channels.whatsapp.errors import refusal
 from promptpipe.channels.whatsapp.parse import CHANNEL, MAX_ID, parse
 from promptpipe.model.errors import SignatureError, VerificationError, described
-from promptpipe.model.messages import SendResult, Text, Verdict
+from promptpipe.model.messages import SendResult, Verdict
 from promptpipe.model.participants import AddressKind
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def _request(order: SendOrder) -> dict[str, object]:
         "messaging_product": "whatsapp",
         "recipient_type": "individual",
         **_recipient(order.message),
-        **_content(order.message),
+        **content(order.message.content),
         "biz_opaque_callback_data": order.reference,
     }
 
@@ -123,12 +124,6 @@ def _recipient(message: OutboxMessage) -> dict[str, object]:
         return {"recipient": message.recipient.value}
     # With its `+`: without it, Meta may take the number for a local one and prepend a country code.
     return {"to": message.recipient.value}
-
-
-def _content(message: OutboxMessage) -> dict[str, object]:
-    match message.content:
-        case Text(body=body):
-            return {"type": "text", "text": {"body": body}}
 
 
 async def _read(response: httpx2.Response) -> object:

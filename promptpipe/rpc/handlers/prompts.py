@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from promptpipe.model.errors import InvalidArgumentError
 from promptpipe.model.ids import ParticipantId, ScheduleId
-from promptpipe.model.prompts import STATIC, StaticPrompt
+from promptpipe.model.prompts import StaticPrompt
 from promptpipe.model.recurrence import Recurrence
 from promptpipe.model.schedules import Misfire
 from promptpipe.rpc import convert
@@ -75,7 +75,7 @@ class PromptHandlers(v1.PromptServiceBase):
 def _prompt(prompt: v1.Prompt | None) -> StaticPrompt:
     kind = exactly_one(prompt or v1.Prompt(), "static", "genai", "branch", "conversation", "custom")
     if prompt is None or prompt.static is None:
-        raise InvalidArgumentError("prompt", f"must be of a kind that is known here ({STATIC}), not {kind}")
+        raise InvalidArgumentError("prompt", f"must be of a kind that is known here ({StaticPrompt.kind}), not {kind}")
     return StaticPrompt(prompt.static.body)
 
 

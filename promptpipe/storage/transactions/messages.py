@@ -15,8 +15,10 @@ from promptpipe.model.messages import (
     MessageClass,
     MessageStatus,
     OutboxMessage,
-    Text,
     advanced,
+    content_data,
+    content_in,
+    content_kind,
 )
 from promptpipe.model.participants import Address, AddressKind, ParticipantStatus
 from promptpipe.model.retry import DEFAULT_MAX_ATTEMPTS
@@ -132,8 +134,8 @@ async def insert(tx: Transaction, placed: Sequence[Placed]) -> None:
             "class": new.message_class.value,
             "lane_key": lane_of(new),
             "seq": seq,
-            "kind": "text",
-            "body": {"body": new.content.body},
+            "kind": content_kind(new.content),
+            "body": content_data(new.content),
             "status": (MessageStatus.CANCELED if seq is None else MessageStatus.QUEUED).value,
             "dedupe_key": new.dedupe_key,
             "flow_type": new.flow_type,
@@ -366,7 +368,7 @@ def as_message(row_: Row) -> OutboxMessage:
         participant_id=ParticipantId(row_["participant_id"]),
         channel=row_["channel"],
         recipient=Address(row_["channel"], AddressKind(row_["recipient_kind"]), row_["recipient"]),
-        content=Text(str(from_json(row_["body"])["body"])),
+        content=content_in(from_json(row_["body"])),
         message_class=MessageClass(row_["class"]),
         status=MessageStatus(row_["status"]),
         attempts=row_["attempts"],
