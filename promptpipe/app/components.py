@@ -16,7 +16,6 @@ from promptpipe.model.messages import InDoubtPolicy, InDoubtRules
 from promptpipe.runtime.clock import SystemClock
 from promptpipe.runtime.wakeups import Wakeups
 from promptpipe.services.jobs import NOOP
-from promptpipe.services.scheduled_prompts import ScheduledPrompts
 from promptpipe.storage.sqlite import check_sqlite_schema, migrate_sqlite, open_sqlite_store
 
 if TYPE_CHECKING:
@@ -25,8 +24,10 @@ if TYPE_CHECKING:
 
     from promptpipe.config import Settings
     from promptpipe.flows.flow import Flow
+    from promptpipe.flows.prompts import PromptGenerator, ResponseHandler
     from promptpipe.ports.channel import Channel
     from promptpipe.ports.clock import Clock
+    from promptpipe.ports.generator import TextGenerator
     from promptpipe.ports.jobs import JobKind
     from promptpipe.ports.metrics import Metrics
     from promptpipe.ports.store import Store
@@ -50,6 +51,9 @@ class Components:
     recoverables: Sequence[Recoverable]
     metrics: PrometheusMetrics = field(default_factory=lambda: PrometheusMetrics(()))
     job_kinds: Mapping[str, JobKind[Any]] = field(default_factory=lambda: {NOOP.name: NOOP})
+    generator: TextGenerator | None = None
+    handlers: Sequence[ResponseHandler] = ()
+    prompt_generators: Sequence[PromptGenerator] = ()
 
 
 @asynccontextmanager
@@ -82,7 +86,6 @@ async def open_components(settings: Settings) -> AsyncIterator[Components]:
                 )
             ],
             recoverables=[ConversationFlowRecovery()],
-            job_kinds={kind.name: kind for kind in (NOOP, ScheduledPrompts(store, new_id).kind)},
             metrics=metrics,
         )
 

@@ -6,6 +6,7 @@ import random
 from typing import TYPE_CHECKING
 
 from promptpipe.config import is_loopback
+from promptpipe.flows.prompts import BranchHandler, GenAiHandler, PromptComposer
 from promptpipe.flows.registry import FlowRegistry
 from promptpipe.model.decisions import Hook
 from promptpipe.model.errors import SettingsError
@@ -36,11 +37,13 @@ from promptpipe.runtime.persistence import Persistence
 from promptpipe.runtime.schedule_runner import ScheduleRunner
 from promptpipe.runtime.worker import Worker
 from promptpipe.services.conversations import Conversations
+from promptpipe.services.flows import Flows
 from promptpipe.services.inbound import Inbound
 from promptpipe.services.jobs import Jobs, Queues
 from promptpipe.services.messages import Messages
 from promptpipe.services.observations import Observations
 from promptpipe.services.participants import Participants
+from promptpipe.services.prompts import PromptRules, Prompts
 from promptpipe.services.recoveries import Recoveries
 from promptpipe.services.schedules import Schedules
 from promptpipe.services.tokens import bearer_check
@@ -85,8 +88,8 @@ def make_worker(components: Components, readiness: Readiness) -> Worker:
 def make_runners(components: Components, worker: Worker) -> list[Part]:
     """Return what works off schedules, jobs, mailboxes and the outbox."""
     settings, store = components.settings, components.store
-    flows = FlowRegistry(components.flows)
-    conversations = Conversations(flows, components.clock, components.new_id)
+    flows = _flows(components)
+    conversations = Conversations(flows, _composer(components), components.clock, components.new_id)
     retention = settings.retention
     kept = {
         JobStatus.DONE: retention.done,
@@ -193,16 +196,26 @@ def _enrollment(components: Components) -> Enrollment:
     return Enrollment(flow.flow_type, flow.handler_type, flow.initial_state)
 
 
+def _flows(components: Components) -> FlowRegistry:
+    return FlowRegistry(components.flows, [BranchHandler(), GenAiHandler(components.generator), *components.handlers])
+
+
+def _composer(components: Components) -> PromptComposer:
+    return PromptComposer(components.generator, components.prompt_generators)
+
+
 def _services(components: Components, readiness: Readiness, recoveries: Recoveries) -> list[Service]:
     """Return the services of the gRPC plane, with health and reflection."""
     store, new_id = components.store, components.new_id
     channel = next(iter(components.channels))
+    flows, composer = _flows(components), _composer(components)
+    rules = PromptRules(composer.custom, has_model=composer.has_model)
     people = Participants(store.participants, channel, _enrollment(components))
     jobs = Jobs(
         store.jobs,
         store.participants,
         kinds=components.job_kinds,
-        timer_kinds=FlowRegistry(components.flows).job_kinds,
+        timer_kinds=flows.job_kinds,
         queues=components.settings.queue_names,
         clock=components.clock,
         new_id=new_id,
@@ -212,9 +225,13 @@ def _services(components: Components, readiness: Readiness, recoveries: Recoveri
         JobHandlers(jobs, Queues(store.queues)),
         OutboxHandlers(Messages(store.outbox, store.participants, new_id), people),
         HistoryHandlers(store.history),
-        FlowHandlers({flow.flow_type: flow.job_kinds for flow in components.flows}, store.participants, store.aside),
+        FlowHandlers(Flows(flows, store.orders, store.participants), store.aside),
         RecoveryHandlers(recoveries),
-        PromptHandlers(Schedules(store.schedules, store.participants, new_id), people),
+        PromptHandlers(
+            Prompts(store.orders, store.outbox, rules, new_id),
+            Schedules(store.schedules, store.participants, rules, new_id),
+            people,
+        ),
     ]
     return with_reflection([*services, Health(readiness, map(service_name, services))])
 

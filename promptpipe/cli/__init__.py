@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from promptpipe.cli import admin, events, orders, recoveries, schedules, service
+from promptpipe.cli import admin, events, flows, orders, prompts, recoveries, schedules, service
 
 cli = typer.Typer(
     help="Long conversations over WhatsApp that survive anything.",
@@ -20,6 +20,8 @@ cli.add_typer(orders.queues, name="queues")
 cli.add_typer(admin.outbox, name="outbox")
 cli.add_typer(events.events, name="events")
 cli.add_typer(recoveries.recovery, name="recovery")
+cli.add_typer(flows.flows, name="flows")
+cli.add_typer(prompts.prompts, name="prompts")
 cli.add_typer(schedules.schedules, name="schedules")
 
 

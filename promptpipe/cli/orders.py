@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from promptpipe.cli.admin import Json, jobs, outbox, participants
-from promptpipe.cli.remote import CALL_SECONDS, Server, ask
+from promptpipe.cli.remote import Server, answer
 from promptpipe.cli.tables import show_list, show_one
 from promptpipe.model.messages import Resolution
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 queues = typer.Typer(help="Queues of jobs.", no_args_is_help=True)
 
@@ -41,8 +38,8 @@ def enroll_participant(
     request = v1.EnrollParticipantRequest(
         phone_number=number, name=name, gender=gender, ethnicity=ethnicity, background=background, timezone=timezone
     )
-    answer = _answer(v1.ParticipantServiceStub, "enroll_participant", request, server)
-    show_one(answer.participant, as_json=as_json)
+    enrolled = answer(v1.ParticipantServiceStub, "enroll_participant", request, server)
+    show_one(enrolled.participant, as_json=as_json)
 
 
 @participants.command("delete")
@@ -57,7 +54,7 @@ def delete_participant(
     if not yes:
         typer.confirm(f"Erase participant {participant_id} for good?", abort=True)
     request = v1.DeleteParticipantRequest(participant_id=participant_id)
-    _answer(v1.ParticipantServiceStub, "delete_participant", request, server)
+    answer(v1.ParticipantServiceStub, "delete_participant", request, server)
 
 
 @jobs.command("cancel")
@@ -65,8 +62,7 @@ def cancel_job(job_id: Id, server: Server = None, as_json: Json = False) -> None
     """End a queued job; ask the worker of a running one to stop."""
     from promptpipe.client import v1  # noqa: PLC0415
 
-    answer = _answer(v1.JobServiceStub, "cancel_job", v1.CancelJobRequest(job_id=job_id), server)
-    show_one(answer.job, as_json=as_json)
+    show_one(answer(v1.JobServiceStub, "cancel_job", v1.CancelJobRequest(job_id=job_id), server).job, as_json=as_json)
 
 
 @jobs.command("retry")
@@ -74,8 +70,7 @@ def retry_job(job_id: Id, server: Server = None, as_json: Json = False) -> None:
     """Run a queued, failed or canceled job now."""
     from promptpipe.client import v1  # noqa: PLC0415
 
-    answer = _answer(v1.JobServiceStub, "retry_job", v1.RetryJobRequest(job_id=job_id), server)
-    show_one(answer.job, as_json=as_json)
+    show_one(answer(v1.JobServiceStub, "retry_job", v1.RetryJobRequest(job_id=job_id), server).job, as_json=as_json)
 
 
 @jobs.command("reschedule")
@@ -90,7 +85,7 @@ def reschedule_job(
 
     at = run_at if run_at.tzinfo else run_at.replace(tzinfo=UTC)
     request = v1.RescheduleJobRequest(job_id=job_id, run_at=at)
-    show_one(_answer(v1.JobServiceStub, "reschedule_job", request, server).job, as_json=as_json)
+    show_one(answer(v1.JobServiceStub, "reschedule_job", request, server).job, as_json=as_json)
 
 
 @jobs.command("stats")
@@ -103,9 +98,9 @@ def list_queues(
     """Count jobs, queue by queue."""
     from promptpipe.client import v1  # noqa: PLC0415
 
-    answer = _answer(v1.JobServiceStub, "get_job_stats", v1.GetJobStatsRequest(queue=queue), server)
+    found = answer(v1.JobServiceStub, "get_job_stats", v1.GetJobStatsRequest(queue=queue), server)
     columns = ("name", "paused", "concurrency", "scheduled", "ready", "running", "failed", "lag")
-    show_list(answer.queues, columns, as_json=as_json)
+    show_list(found.queues, columns, as_json=as_json)
 
 
 @queues.command("pause")
@@ -113,7 +108,7 @@ def pause_queue(queue: Queue, server: Server = None, as_json: Json = False) -> N
     """Start no more jobs of a queue, on any instance."""
     from promptpipe.client import v1  # noqa: PLC0415
 
-    _answer(v1.JobServiceStub, "pause_queue", v1.PauseQueueRequest(queue=queue), server)
+    answer(v1.JobServiceStub, "pause_queue", v1.PauseQueueRequest(queue=queue), server)
     list_queues(queue, server, as_json)
 
 
@@ -122,7 +117,7 @@ def resume_queue(queue: Queue, server: Server = None, as_json: Json = False) -> 
     """Start a paused queue's jobs again."""
     from promptpipe.client import v1  # noqa: PLC0415
 
-    _answer(v1.JobServiceStub, "resume_queue", v1.ResumeQueueRequest(queue=queue), server)
+    answer(v1.JobServiceStub, "resume_queue", v1.ResumeQueueRequest(queue=queue), server)
     list_queues(queue, server, as_json)
 
 
@@ -137,7 +132,7 @@ def limit_queue(
     from promptpipe.client import v1  # noqa: PLC0415
 
     request = v1.LimitQueueRequest(queue=queue, concurrency=concurrency)
-    _answer(v1.JobServiceStub, "limit_queue", request, server)
+    answer(v1.JobServiceStub, "limit_queue", request, server)
     list_queues(queue, server, as_json)
 
 
@@ -147,7 +142,7 @@ def retry_message(message_id: Id, server: Server = None, as_json: Json = False) 
     from promptpipe.client import v1  # noqa: PLC0415
 
     request = v1.RetryMessageRequest(message_id=message_id)
-    show_one(_answer(v1.OutboxServiceStub, "retry_message", request, server).message, as_json=as_json)
+    show_one(answer(v1.OutboxServiceStub, "retry_message", request, server).message, as_json=as_json)
 
 
 @outbox.command("cancel")
@@ -156,7 +151,7 @@ def cancel_message(message_id: Id, server: Server = None, as_json: Json = False)
     from promptpipe.client import v1  # noqa: PLC0415
 
     request = v1.CancelMessageRequest(message_id=message_id)
-    show_one(_answer(v1.OutboxServiceStub, "cancel_message", request, server).message, as_json=as_json)
+    show_one(answer(v1.OutboxServiceStub, "cancel_message", request, server).message, as_json=as_json)
 
 
 @outbox.command("resolve")
@@ -166,9 +161,4 @@ def resolve_message(message_id: Id, resolution: Resolution, server: Server = Non
 
     decision = v1.ResolveInDoubtRequestResolution[resolution.name]
     request = v1.ResolveInDoubtRequest(message_id=message_id, resolution=decision)
-    show_one(_answer(v1.OutboxServiceStub, "resolve_in_doubt", request, server).message, as_json=as_json)
-
-
-def _answer(stub: Callable[[Any], Any], method: str, request: Any, server: str | None) -> Any:
-    """Return the answer of one call; exit when it fails."""
-    return ask(lambda channel: getattr(stub(channel), method)(request, timeout=CALL_SECONDS), server)
+    show_one(answer(v1.OutboxServiceStub, "resolve_in_doubt", request, server).message, as_json=as_json)

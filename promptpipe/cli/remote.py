@@ -25,6 +25,8 @@ Server = Annotated[
 ]
 
 CALL_SECONDS = 30.0
+ORDER_SECONDS = 180.0
+"""For what comes in its turn in somebody's mailbox, and may be written by a language model."""
 PAGE_SIZE = 200
 
 
@@ -44,6 +46,13 @@ def ask(question: Callable[[Channel], Awaitable[T]], server: str | None) -> T:
     except GRPCError as error:
         code = EXIT_USAGE if error.status is Status.INVALID_ARGUMENT else EXIT_FAILED
         fail(f"{error.status.name}: {error.message}", code)
+
+
+def answer(
+    stub: Callable[[Any], Any], method: str, request: object, server: str | None, *, seconds: float = CALL_SECONDS
+) -> Any:
+    """Return the answer of one call; exit when it fails."""
+    return ask(lambda channel: getattr(stub(channel), method)(request, timeout=seconds), server)
 
 
 async def _ask(

@@ -6,7 +6,18 @@ from typing import Annotated
 
 import typer
 
-from promptpipe.cli.remote import CALL_SECONDS, Server, ask, every
+from promptpipe.cli.prompts import (
+    Conversation,
+    Generate,
+    Generator,
+    Options,
+    Parameters,
+    System,
+    Text,
+    Who,
+    prompt_of,
+)
+from promptpipe.cli.remote import Server, answer, ask, every
 from promptpipe.cli.tables import show_list, show_one
 from promptpipe.model.schedules import Misfire
 
@@ -41,14 +52,19 @@ def get_schedule(schedule_id: Id, server: Server = None, as_json: Json = False) 
     from promptpipe.client import v1  # noqa: PLC0415
 
     request = v1.GetScheduleRequest(schedule_id=schedule_id)
-    answer = ask(lambda channel: v1.PromptServiceStub(channel).get_schedule(request, timeout=CALL_SECONDS), server)
-    show_one(answer.schedule, as_json=as_json)
+    show_one(answer(v1.PromptServiceStub, "get_schedule", request, server).schedule, as_json=as_json)
 
 
 @schedules.command("create")
 def create_schedule(
-    who: Annotated[str, typer.Argument(metavar="ID|NUMBER", help="Their id, or a number of theirs with its +.")],
-    text: Annotated[str, typer.Argument(help="What is said.")],
+    who: Who,
+    text: Text = "",
+    generate: Generate = False,
+    system: System = "",
+    options: Options = None,
+    conversation: Conversation = False,
+    generator: Generator = None,
+    parameters: Parameters = "{}",
     cron: Annotated[str | None, typer.Option(help="A line as in crontab(5), instead of fields.")] = None,
     minute: Field = None,
     hour: Field = None,
@@ -60,20 +76,27 @@ def create_schedule(
     server: Server = None,
     as_json: Json = False,
 ) -> None:
-    """Send somebody a text again and again."""
+    """Prompt somebody again and again."""
     from promptpipe.client import v1  # noqa: PLC0415
 
     fields = v1.ScheduleFields(minute=minute, hour=hour, day=day, month=month, weekday=weekday)
     request = v1.SchedulePromptRequest(
         **{"to" if who.startswith("+") else "participant_id": who},
-        prompt=v1.Prompt(static=v1.PromptStatic(body=text)),
+        prompt=prompt_of(
+            text,
+            generate=generate,
+            system=system,
+            options=options,
+            conversation=conversation,
+            generator=generator,
+            parameters=parameters,
+        ),
         cron=cron,
         fields=None if fields == v1.ScheduleFields() else fields,  # every minute is asked for by a line
         timezone=timezone,
         misfire=v1.ScheduleMisfire[misfire.name],
     )
-    answer = ask(lambda channel: v1.PromptServiceStub(channel).schedule_prompt(request, timeout=CALL_SECONDS), server)
-    show_one(answer.schedule, as_json=as_json)
+    show_one(answer(v1.PromptServiceStub, "schedule_prompt", request, server).schedule, as_json=as_json)
 
 
 @schedules.command("pause")
@@ -82,8 +105,7 @@ def pause_schedule(schedule_id: Id, server: Server = None, as_json: Json = False
     from promptpipe.client import v1  # noqa: PLC0415
 
     request = v1.PauseScheduleRequest(schedule_id=schedule_id)
-    answer = ask(lambda channel: v1.PromptServiceStub(channel).pause_schedule(request, timeout=CALL_SECONDS), server)
-    show_one(answer.schedule, as_json=as_json)
+    show_one(answer(v1.PromptServiceStub, "pause_schedule", request, server).schedule, as_json=as_json)
 
 
 @schedules.command("resume")
@@ -92,8 +114,7 @@ def resume_schedule(schedule_id: Id, server: Server = None, as_json: Json = Fals
     from promptpipe.client import v1  # noqa: PLC0415
 
     request = v1.ResumeScheduleRequest(schedule_id=schedule_id)
-    answer = ask(lambda channel: v1.PromptServiceStub(channel).resume_schedule(request, timeout=CALL_SECONDS), server)
-    show_one(answer.schedule, as_json=as_json)
+    show_one(answer(v1.PromptServiceStub, "resume_schedule", request, server).schedule, as_json=as_json)
 
 
 @schedules.command("delete")
@@ -102,6 +123,6 @@ def delete_schedule(schedule_id: Id, server: Server = None, as_json: Json = Fals
     from promptpipe.client import v1  # noqa: PLC0415
 
     request = v1.DeleteScheduleRequest(schedule_id=schedule_id)
-    answer = ask(lambda channel: v1.PromptServiceStub(channel).delete_schedule(request, timeout=CALL_SECONDS), server)
+    deleted = answer(v1.PromptServiceStub, "delete_schedule", request, server)
     if as_json:
-        show_one(answer, as_json=True)
+        show_one(deleted, as_json=True)

@@ -12,6 +12,7 @@ The generated stubs are `v1.…Stub`; what goes wrong is a `grpclib.exceptions.G
 from __future__ import annotations
 
 from promptpipe.client.channel import client_tls, open_channel
+from promptpipe.rpc.pb.google.protobuf import Struct
 from promptpipe.rpc.pb.promptpipe import v1
 
-__all__ = ["client_tls", "open_channel", "v1"]
+__all__ = ["Struct", "client_tls", "open_channel", "v1"]

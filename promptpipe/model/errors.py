@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, ClassVar
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from promptpipe.model.ids import EventId
+
 
 def described(error: BaseException) -> str:
     """Return an error in one line: its type, and its text if it has one."""
@@ -100,6 +102,15 @@ class PreconditionError(StoreError):
     code = "failed_precondition"
 
 
+class StillWaitingError(PromptPipeError):
+    """An order has not been carried out in the time that somebody waited for it; it stays in its mailbox."""
+
+    code = "still_waiting"
+
+    def __init__(self, event_id: EventId) -> None:
+        super().__init__(f"the event {event_id} has not been handled yet; it will be")
+
+
 class InvalidArgumentError(PromptPipeError):
     """A value given by a caller breaks a rule: *field* says which value, *rule* which rule."""
 
@@ -156,7 +167,7 @@ class CorruptStateError(FlowError):
 class RefusedError(FlowError):
     """A flow will not do what an operator asked for; the text says why."""
 
-    code = "failed_precondition"
+    code = "refused"
 
 
 class GenerationError(PromptPipeError):

@@ -41,6 +41,11 @@ class Replied:
     choice_id: str | None = None
     conversational: bool = True
 
+    @property
+    def worded(self) -> bool:
+        """Whether the text is the person's own words, or what they tapped."""
+        return self.type in {"text", "button", "interactive"} and bool(self.text.strip())
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimerFired:

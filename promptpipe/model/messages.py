@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from promptpipe.model.participants import Address
 
 
+MAX_TEXT = 4096
+"""Characters of a text, as WhatsApp takes them."""
+
+
 class MessageStatus(Enum):
     """Where an outgoing message stands."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, TypeGuard
 
 from promptpipe.model.decisions import Say
 from promptpipe.model.errors import FlowError
@@ -15,6 +15,7 @@ from promptpipe.model.messages import MessageClass
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from promptpipe.model.events import Event
     from promptpipe.model.messages import Content
 
 SCHEDULED_PROMPT = "scheduled_prompt"
@@ -136,6 +137,11 @@ class PromptOrder:
         )
 
 
+def is_prompt(event: Event) -> TypeGuard[PromptOrdered | TimerFired]:
+    """Whether a prompt is what *event* asks for."""
+    return isinstance(event, PromptOrdered) or (isinstance(event, TimerFired) and event.job_kind == SCHEDULED_PROMPT)
+
+
 def order_of(event: PromptOrdered | TimerFired, new_id: Callable[[], str]) -> PromptOrder:
     """Return the order in an event; raise `FlowError` when it has no prompt that is known here."""
     payload = event.payload if isinstance(event, TimerFired) else event.prompt
@@ -145,7 +151,7 @@ def order_of(event: PromptOrdered | TimerFired, new_id: Callable[[], str]) -> Pr
     if not isinstance(event, TimerFired):
         return PromptOrder(prompt=prompt, message_id=event.message_id, dedupe_key=event.dedupe_key)
     try:
-        expires_at = datetime.fromisoformat(str(payload["expires_at"]))
-    except (KeyError, ValueError) as error:
+        expires_at = datetime.fromisoformat(str(payload["expires_at"])) if "expires_at" in payload else None
+    except ValueError as error:
         raise FlowError(f"a scheduled prompt is malformed: {error}") from error
     return PromptOrder(prompt=prompt, message_id=MessageId(new_id()), scheduled=True, expires_at=expires_at)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import Enum
@@ -19,6 +20,11 @@ if TYPE_CHECKING:
 MISSED_AFTER = timedelta(minutes=1)
 """A time that is this late, and more, was missed."""
 
+LONGEST_LIFE = timedelta(hours=12)
+"""For which what a schedule does makes sense, if its next time does not come first."""
+
+MINUTE = timedelta(minutes=1)
+
 
 class Misfire(Enum):
     """What becomes of times that were missed: once as soon as possible, however many they were, or nothing."""
@@ -31,8 +37,8 @@ class Misfire(Enum):
 class NewSchedule:
     """A schedule to create, and the kind, queue, priority and payload of the jobs it is to make.
 
-    One with a *participant_id* makes none while they are not active. What its jobs do is up to the handler of their
-    kind; they are nobody's timers. Each job is put off by a chance part of *spread*, whole minutes.
+    One with a *participant_id* makes none while they are not active; they are that person's timers. Otherwise what its
+    jobs do is up to the handler of their kind. Each job is put off by a chance part of *spread*, whole minutes.
     """
 
     id: ScheduleId
@@ -68,6 +74,7 @@ class Schedule:
     participant_id: ParticipantId | None = None
     next_at: datetime | None = None
     last_at: datetime | None = None
+    spread: timedelta = timedelta(0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +84,7 @@ class ScheduleEdit:
     recurrence: Recurrence
     payload: Mapping[str, object]
     misfire: Misfire
+    spread: timedelta = timedelta(0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,3 +109,18 @@ def settle(
     last = recurrence.last_until(now, since=occurrence)
     missed = now - last > MISSED_AFTER
     return None if missed and misfire is Misfire.SKIP else last, recurrence.next_after(now)
+
+
+def expiry(run_at: datetime, now: datetime, following: datetime | None) -> datetime:
+    """Return when what a schedule does no longer makes sense.
+
+    Something missed lives from *now*, when it is made up for; *following* is the schedule's next time.
+    """
+    longest = max(run_at, now) + LONGEST_LIFE
+    return longest if following is None else min(longest, max(following, run_at + MINUTE))
+
+
+def put_off(schedule_id: ScheduleId, occurrence: datetime, spread: timedelta) -> timedelta:
+    """Return by how much one of a schedule's times is put off: by chance, but always the same for the same time."""
+    digest = hashlib.sha256(f"{schedule_id}:{occurrence.isoformat()}".encode()).digest()
+    return int.from_bytes(digest[:8]) % (spread // MINUTE + 1) * MINUTE

@@ -31,3 +31,7 @@ class MaintenanceStore(Protocol):
     async def prune_inbound_marks(self, age: timedelta, after: Position | None) -> Position | None:
         """Delete marks of what webhooks brought longer ago than *age*: after that it may have an effect again."""
         ...
+
+    async def prune_refusals(self, age: timedelta, after: Position | None) -> Position | None:
+        """Delete reasons why orders were refused longer ago than *age*: nobody waits to hear them any more."""
+        ...

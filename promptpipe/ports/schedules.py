@@ -42,13 +42,16 @@ class ScheduleStore(Protocol):
         ...
 
     async def delete(self, schedule_id: ScheduleId) -> bool:
-        """End a schedule, and return whether it was there. The jobs that it made stay."""
+        """End a schedule, and return whether it was there.
+
+        What it made for a participant and nobody has handled yet ends with it, as it does when it is edited or paused.
+        """
         ...
 
     async def fire(self, limit: int) -> Fired:
         """Let up to *limit* schedules whose time has come make a job each, and go on to their next time.
 
-        A job has the dedupe key `schedule:{id}:{occurrence}` and carries `schedule_id`, `version` and `occurrence`
-        (`2026-03-01T09:00Z`) in its payload. Missed times follow the schedule's `Misfire`.
+        A job has the dedupe key `schedule:{id}:{occurrence}` and carries `schedule_id`, `version`, `occurrence`
+        (`2026-03-01T09:00Z`) and `expires_at` in its payload. Missed times follow the schedule's `Misfire`.
         """
         ...

@@ -19,13 +19,15 @@ if TYPE_CHECKING:
     from promptpipe.model.ids import EventId, JobId, MessageId, ParticipantId, WorkerId
     from promptpipe.model.inbound import Enrollment, InboundBatch, IngestReport
     from promptpipe.model.jobs import Ending, Job, LeasedJob, NewJob
-    from promptpipe.model.leases import Claim, Claimed, Extension, Instance, Lease
+    from promptpipe.model.leases import Claim, Claimed, Extension, Lease
     from promptpipe.model.listing import JobFilter, MessageFilter, Page, PageRequest
     from promptpipe.model.messages import NewMessage, OutboxMessage, Resolution, SendOrder, SendRecord
     from promptpipe.model.participants import Address, Participant, ParticipantStatus, Profile
     from promptpipe.model.recovery import LostTimer, RecoveryReport
     from promptpipe.ports.aside import AsideStore
+    from promptpipe.ports.instances import InstanceStore
     from promptpipe.ports.maintenance import MaintenanceStore
+    from promptpipe.ports.orders import OrderStore
     from promptpipe.ports.queues import QueueStore
     from promptpipe.ports.schedules import ScheduleStore
 
@@ -262,21 +264,6 @@ class LeaseStore(Protocol):
         ...
 
 
-class InstanceStore(Protocol):
-    """The processes that work on this database."""
-
-    async def beat(self, worker: WorkerId, process: str, *, ready: bool) -> Mapping[WorkerId, Instance]:
-        """Give a sign that *worker* lives, in *process*, and whether it takes webhooks; return all others."""
-        ...
-
-    async def bury(self, worker: WorkerId, beats: int) -> bool:
-        """Strike out *worker* if it has given *beats* signs and no more; what it held is stale then.
-
-        Return whether that was so.
-        """
-        ...
-
-
 class RecoveryStore(Protocol):
     """What bringing the system back needs. Every method can be repeated without further effect.
 
@@ -373,6 +360,8 @@ class Store(Protocol):
     def mailboxes(self) -> MailboxStore: ...  # noqa: D102
     @property
     def aside(self) -> AsideStore: ...  # noqa: D102
+    @property
+    def orders(self) -> OrderStore: ...  # noqa: D102
     @property
     def outbox(self) -> OutboxStore: ...  # noqa: D102
     @property

@@ -16,6 +16,7 @@ from promptpipe.model.errors import (
     NotFoundError,
     PreconditionError,
     PromptPipeError,
+    StillWaitingError,
     StoreUnavailableError,
 )
 
@@ -30,6 +31,7 @@ STATUSES: Mapping[type[Exception], Status] = {
     NotFoundError: Status.NOT_FOUND,
     AlreadyExistsError: Status.ALREADY_EXISTS,
     PreconditionError: Status.FAILED_PRECONDITION,
+    StillWaitingError: Status.DEADLINE_EXCEEDED,
     StoreUnavailableError: Status.UNAVAILABLE,
 }
 """All others are INTERNAL, with a log entry and no text."""

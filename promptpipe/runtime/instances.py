@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from promptpipe.model.ids import WorkerId
     from promptpipe.model.leases import Instance
-    from promptpipe.ports.store import InstanceStore
+    from promptpipe.ports.instances import InstanceStore
     from promptpipe.runtime.worker import Worker
 
 BEAT_SECONDS = 3.0

@@ -24,6 +24,8 @@ BREATH_SECONDS = 0.01
 """Between two batches: others go first."""
 INBOUND_MARKS = timedelta(days=30)
 """For so long a provider's message id has no second effect."""
+REFUSALS = timedelta(hours=1)
+"""For so long nobody waits to hear what became of an order."""
 
 
 class Maintenance:
@@ -39,7 +41,11 @@ class Maintenance:
             for status, seconds in retention.items()
             if seconds
         ]
-        self._prunes += [store.prune_job_keys, partial(store.prune_inbound_marks, INBOUND_MARKS)]
+        self._prunes += [
+            store.prune_job_keys,
+            partial(store.prune_inbound_marks, INBOUND_MARKS),
+            partial(store.prune_refusals, REFUSALS),
+        ]
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Prune until stopped; what the store cannot do now is for the next time."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from promptpipe.model.ids import MessageId
-from promptpipe.model.messages import MessageClass, NewMessage, Text
+from promptpipe.model.messages import MAX_TEXT, MessageClass, NewMessage, Text
 from promptpipe.services import checks
 
 if TYPE_CHECKING:
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from promptpipe.model.listing import MessageFilter, Page, PageRequest
     from promptpipe.model.messages import InDoubtPolicy, OutboxMessage, Resolution
     from promptpipe.ports.store import OutboxStore, ParticipantStore
-
-MAX_TEXT = 4096
-"""Characters of a WhatsApp text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

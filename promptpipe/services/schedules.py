@@ -9,19 +9,18 @@ from promptpipe.model.errors import NotFoundError
 from promptpipe.model.ids import ScheduleId
 from promptpipe.model.prompts import SCHEDULED_PROMPT, prompt_payload
 from promptpipe.model.schedules import Misfire, NewSchedule
-from promptpipe.services import checks
-from promptpipe.services.messages import MAX_TEXT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from promptpipe.model.ids import ParticipantId
     from promptpipe.model.listing import Page, PageRequest
-    from promptpipe.model.prompts import StaticPrompt
+    from promptpipe.model.prompts import Prompt
     from promptpipe.model.recurrence import Recurrence
     from promptpipe.model.schedules import Schedule
     from promptpipe.ports.schedules import ScheduleStore
     from promptpipe.ports.store import ParticipantStore
+    from promptpipe.services.prompts import PromptRules
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +31,7 @@ class PromptRequest:
     """
 
     participant_id: ParticipantId
-    prompt: StaticPrompt
+    prompt: Prompt
     recurrence: Recurrence
     timezone: str | None = None
     misfire: Misfire = Misfire.RUN
@@ -41,14 +40,17 @@ class PromptRequest:
 class Schedules:
     """Recurring prompts."""
 
-    def __init__(self, store: ScheduleStore, participants: ParticipantStore, new_id: Callable[[], str]) -> None:
+    def __init__(
+        self, store: ScheduleStore, participants: ParticipantStore, rules: PromptRules, new_id: Callable[[], str]
+    ) -> None:
         self._store = store
         self._participants = participants
+        self._rules = rules
         self._new_id = new_id
 
     async def prompt(self, request: PromptRequest) -> Schedule:
         """Make a schedule that prompts a participant; raise `InvalidArgumentError` and `NotFoundError`."""
-        checks.text("prompt.static.body", request.prompt.body, longest=MAX_TEXT, needed=True)
+        self._rules.check(request.prompt)
         person = await self._participants.get(request.participant_id)
         zone = request.timezone or person.timezone or request.recurrence.zone
         recurrence = replace(request.recurrence, zone=zone)

@@ -31,6 +31,7 @@ EXPECTED = {
     "not_found": Status.NOT_FOUND,
     "already_exists": Status.ALREADY_EXISTS,
     "failed_precondition": Status.FAILED_PRECONDITION,
+    "still_waiting": Status.DEADLINE_EXCEEDED,
     "store_unavailable": Status.UNAVAILABLE,
 }
 

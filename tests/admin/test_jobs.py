@@ -224,13 +224,3 @@ async def test_token_of_another_list_is_refused(home: Home) -> None:
         assert violation(await refused(call, Status.INVALID_ARGUMENT))[0] == "page_token"
         negative = admin.jobs.list_jobs(v1.ListJobsRequest(page_size=-1))
         assert violation(await refused(negative, Status.INVALID_ARGUMENT)) == ("page_size", "must not be negative")
-
-
-async def test_what_is_not_built_yet_says_so(home: Home) -> None:
-    """UNIMPLEMENTED, from every method that nobody wrote."""
-    async with open_admin(home) as admin:
-        for call in (
-            admin.prompts.send_prompt(v1.SendPromptRequest()),
-            admin.flows.reset_flow(v1.ResetFlowRequest(participant_id="x", flow_type="conversation")),
-        ):
-            await refused(call, Status.UNIMPLEMENTED)

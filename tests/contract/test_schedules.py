@@ -142,7 +142,13 @@ async def test_schedule_fires_when_due_and_not_before(db: Database) -> None:
     [job] = await jobs(db)
     assert (job.kind, job.queue, job.priority, job.run_at) == ("test", "default", 0, at(13))
     assert (job.dedupe_key, job.participant_id) == (f"schedule:{made.id}:2026-03-01T13:00Z", None)
-    assert job.payload == {"text": "hi", "schedule_id": made.id, "version": 1, "occurrence": "2026-03-01T13:00Z"}
+    assert job.payload == {
+        "text": "hi",
+        "schedule_id": made.id,
+        "version": 1,
+        "occurrence": "2026-03-01T13:00Z",
+        "expires_at": "2026-03-02T01:00:00+00:00",
+    }
     assert (await db.store.jobs.claim(db.claim())).items[0].job.id == job.id
     after = await db.store.schedules.get(made.id)
     assert (after.last_at, after.next_at, after.version) == (at(13), at(13, day=2), 1)

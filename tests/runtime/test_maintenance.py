@@ -78,7 +78,7 @@ async def test_each_ending_is_kept_for_the_time_that_is_set_for_it(
         async def prune_job_keys(self, *_: object) -> None:
             await trio.lowlevel.checkpoint()
 
-        prune_inbound_marks = prune_job_keys
+        prune_inbound_marks = prune_refusals = prune_job_keys
 
     settings = load_settings(database_url=f"sqlite:///{tmp_path}/test.db")
     async with open_components(settings) as components:
@@ -120,7 +120,7 @@ async def test_pruning_stops_between_two_batches(tmp_path: Path, autojump_clock:
         async def prune_job_keys(self, _: object) -> None:
             raise AssertionError("stopped before")
 
-        prune_inbound_marks = prune_job_keys
+        prune_inbound_marks = prune_refusals = prune_job_keys
 
     async with open_runtime(tmp_path) as runtime:
         part = Maintenance(Endless(), runtime.worker.persistence, {JobStatus.DONE: 1.0})  # type: ignore[arg-type]

@@ -34,6 +34,6 @@ class EchoFlow:
         text = f"echo: {event.text}" if isinstance(event, Replied) else event.kind
         heard = [*state.data.get("heard", []), text]  # type: ignore[misc]
         return Decision(
-            state=StateChange("echo", state.current_state, {"heard": heard}, state.version),
+            state=StateChange(state.flow_type, state.current_state, {"heard": heard}, state.version),
             say=(Say(id=MessageId(context.new_id()), content=Text(text)),),
         )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
 
+from promptpipe.flows.prompts import PromptComposer
 from promptpipe.flows.registry import FlowRegistry
 from promptpipe.model.ids import IdSource, MessageId, WorkerId
 from promptpipe.model.inbound import Enrollment
@@ -213,7 +214,7 @@ async def open_runtime(
         )
         used = channel or FakeChannel()
         registry = FlowRegistry(flows or [EchoFlow()])
-        conversations = Conversations(registry, clock, new_id)
+        conversations = Conversations(registry, PromptComposer(None), clock, new_id)
         yield Runtime(
             store=store,
             database=folder / "test.db",

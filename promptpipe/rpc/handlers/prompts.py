@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from promptpipe.model.errors import InvalidArgumentError
 from promptpipe.model.ids import ParticipantId, ScheduleId
-from promptpipe.model.prompts import StaticPrompt
 from promptpipe.model.recurrence import Recurrence
 from promptpipe.model.schedules import Misfire
 from promptpipe.rpc import convert
@@ -16,16 +14,25 @@ from promptpipe.rpc.pb.promptpipe import v1
 from promptpipe.services.schedules import PromptRequest
 
 if TYPE_CHECKING:
+    from promptpipe.model.prompts import Prompt
     from promptpipe.services.participants import Participants
+    from promptpipe.services.prompts import Prompts
     from promptpipe.services.schedules import Schedules
 
 
 class PromptHandlers(v1.PromptServiceBase):
     """See `prompts.proto`."""
 
-    def __init__(self, schedules: Schedules, participants: Participants) -> None:
+    def __init__(self, prompts: Prompts, schedules: Schedules, participants: Participants) -> None:
+        self._prompts = prompts
         self._schedules = schedules
         self._participants = participants
+
+    async def send_prompt(self, message: v1.SendPromptRequest) -> v1.SendPromptResponse:
+        """Send a prompt now."""
+        prompt, recipient = _prompt(message.prompt), await self._recipient(message)
+        sent, created = await self._prompts.send(recipient, prompt, message.dedupe_key)
+        return v1.SendPromptResponse(message=convert.message(sent), created=created)
 
     async def schedule_prompt(self, message: v1.SchedulePromptRequest) -> v1.SchedulePromptResponse:
         """Make a schedule."""
@@ -66,17 +73,16 @@ class PromptHandlers(v1.PromptServiceBase):
         await self._schedules.delete(ScheduleId(message.schedule_id))
         return v1.DeleteScheduleResponse()
 
-    async def _recipient(self, message: v1.SchedulePromptRequest) -> ParticipantId:
+    async def _recipient(self, message: v1.SendPromptRequest | v1.SchedulePromptRequest) -> ParticipantId:
         if exactly_one(message, "to", "participant_id") == "to":
             return (await self._participants.with_number("to", message.to or "")).id
         return ParticipantId(message.participant_id or "")
 
 
-def _prompt(prompt: v1.Prompt | None) -> StaticPrompt:
-    kind = exactly_one(prompt or v1.Prompt(), "static", "genai", "branch", "conversation", "custom")
-    if prompt is None or prompt.static is None:
-        raise InvalidArgumentError("prompt", f"must be of a kind that is known here ({StaticPrompt.kind}), not {kind}")
-    return StaticPrompt(prompt.static.body)
+def _prompt(message: v1.Prompt | None) -> Prompt:
+    message = message or v1.Prompt()
+    exactly_one(message, "static", "genai", "branch", "conversation", "custom")
+    return convert.as_prompt(message)
 
 
 def _recurrence(message: v1.SchedulePromptRequest) -> Recurrence:

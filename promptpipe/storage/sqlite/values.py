@@ -44,7 +44,7 @@ INSTANTS = frozenset(
 )
 """The columns that are instants, in tables and in what statements select."""
 
-SPANS = frozenset({"blocked", "due_in", "lag"})
+SPANS = frozenset({"blocked", "due_in", "lag", "spread"})
 """The columns that are spans."""
 
 

@@ -8,7 +8,7 @@ from promptpipe.model.errors import NotFoundError, VersionConflictError
 from promptpipe.model.jobs import NewJob, OnConflict
 from promptpipe.model.leases import Work
 from promptpipe.model.messages import NewMessage
-from promptpipe.storage.transactions import jobs, messages, participants
+from promptpipe.storage.transactions import jobs, messages, participants, schedules
 from promptpipe.storage.transactions.values import to_json
 
 if TYPE_CHECKING:
@@ -25,10 +25,12 @@ if TYPE_CHECKING:
 async def apply(tx: Transaction, decided: Decisions) -> None:
     """Apply decisions for participants whose mailboxes the caller holds; raise `VersionConflictError`.
 
-    First the lanes, then the flow states, then jobs, then messages.
+    First the lanes, then the flow states with their response handlers, then schedules, jobs, and messages.
     """
     placed = await _placed(tx, decided)
     await _change_states(tx, decided)
+    await _change_hooks(tx, decided)
+    await _change_schedules(tx, decided)
     await _set_timers(tx, decided)
     await messages.insert(tx, placed)
 
@@ -44,6 +46,8 @@ async def _placed(tx: Transaction, decided: Decisions) -> list[Placed]:
         for say in decision.say:
             if participant_id not in people:
                 raise NotFoundError("participant", participant_id)
+            if await messages.with_key(tx, say.dedupe_key) is not None:
+                continue
             new = NewMessage(
                 id=say.id,
                 participant_id=participant_id,
@@ -52,6 +56,7 @@ async def _placed(tx: Transaction, decided: Decisions) -> list[Placed]:
                 message_class=say.message_class,
                 flow_type=say.awaited_by,
                 expires_at=say.expires_at,
+                dedupe_key=say.dedupe_key,
             )
             told.append((people[participant_id], new))
     await tx.lock_lanes({(Work.OUTBOX, messages.lane_of(new)) for _, new in told})
@@ -79,6 +84,26 @@ async def _change_states(tx: Transaction, decided: Decisions) -> None:
             raise VersionConflictError(
                 "the {flow_type} state of {participant_id} is no longer version {from_version}".format_map(change)
             )
+
+
+async def _change_hooks(tx: Transaction, decided: Decisions) -> None:
+    for participant_id, decision in decided:
+        for handler_type in decision.unhook:
+            await tx.run("remove_hook", participant_id=participant_id, handler_type=handler_type)
+        for hook in decision.hook:
+            await participants.replace_hook(tx, hook)
+
+
+async def _change_schedules(tx: Transaction, decided: Decisions) -> None:
+    """End schedules and make new ones, in the order in which everybody locks."""
+    ended = {
+        (schedule_id, participant_id) for participant_id, decision in decided for schedule_id in decision.unschedule
+    }
+    for schedule_id, participant_id in sorted(ended):
+        await schedules.end(tx, schedule_id, participant_id)
+    for _, decision in decided:
+        for new in decision.schedule:
+            await schedules.create(tx, new)
 
 
 async def _set_timers(tx: Transaction, decided: Decisions) -> None:

@@ -36,7 +36,7 @@ class LeaseTransactions:
 
 
 class InstanceTransactions:
-    """`ports.store.InstanceStore`."""
+    """`ports.instances.InstanceStore`."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

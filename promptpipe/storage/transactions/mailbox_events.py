@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from promptpipe.model.events import TimerFired, TimerLost, encoded
+from promptpipe.model.events import PromptOrdered, TimerFired, TimerLost, encoded
+from promptpipe.model.ids import EventId
 from promptpipe.model.leases import Work
 from promptpipe.model.retry import DEFAULT_MAX_ATTEMPTS
 from promptpipe.model.text import shortened, storable
@@ -21,10 +22,10 @@ if TYPE_CHECKING:
 MAX_ERROR_TEXT = 2000
 
 
-async def append(tx: Transaction, events: Sequence[tuple[ParticipantId, Event]]) -> None:
-    """Put each event at the end of its participant's mailbox, in the order given."""
+async def append(tx: Transaction, events: Sequence[tuple[ParticipantId, Event]]) -> list[EventId]:
+    """Put each event at the end of its participant's mailbox, in the order given; return their ids."""
     if not events:
-        return
+        return []
     seqs = await lanes.append(tx, Work.MAILBOX, [participant_id for participant_id, _ in events])
     rows = [
         {
@@ -34,11 +35,23 @@ async def append(tx: Transaction, events: Sequence[tuple[ParticipantId, Event]])
             "kind": event.kind,
             "payload": encoded(event),
             "job_id": event.job_id if isinstance(event, TimerFired | TimerLost) else None,
-            "dedupe_key": event.dedupe_key if isinstance(event, TimerFired) else None,
+            "dedupe_key": _key(event),
         }
         for (participant_id, event), seq in zip(events, seqs, strict=True)
     ]
     await tx.run("insert_events", events=to_json(rows), max_attempts=DEFAULT_MAX_ATTEMPTS)
+    return [EventId(str(row["id"])) for row in rows]
+
+
+def prompt_key(dedupe_key: str) -> str:
+    """Return the key that an ordered prompt's event keeps taken until it is handled; the message's is another."""
+    return f"prompt:{dedupe_key}"
+
+
+def _key(event: Event) -> str | None:
+    if isinstance(event, PromptOrdered) and event.dedupe_key is not None:
+        return prompt_key(event.dedupe_key)
+    return event.dedupe_key if isinstance(event, TimerFired) else None
 
 
 async def heads(tx: Transaction, participant_ids: Sequence[str]) -> dict[str, Row]:

@@ -140,6 +140,10 @@ async def _decide(tx: Transaction, decided: Sequence[Decided]) -> Following:
     responses = [event.response_id for item in valid if isinstance(event := item.delivery.event.event, Replied)]
     if responses:
         await tx.run("mark_responses_processed", ids=responses)
+    for item in valid:
+        if item.decision.refusal is not None:
+            reason = mailbox_events.bounded(item.decision.refusal)
+            await tx.run("insert_refusal", event_id=item.delivery.event.id, reason=reason)
     following: dict[str, Delivery | None] = {}
     for seconds in {item.next_within for item in ours}:
         leases = [item.delivery.lease for item in ours if item.next_within == seconds]

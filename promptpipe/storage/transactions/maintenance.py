@@ -41,6 +41,10 @@ class MaintenanceTransactions:
         """See `MaintenanceStore.prune_inbound_marks`."""
         return await self._prune("prune_inbound_marks", after, age=age)
 
+    async def prune_refusals(self, age: timedelta, after: Position | None) -> Position | None:
+        """See `MaintenanceStore.prune_refusals`."""
+        return await self._prune("prune_refusals", after, age=age)
+
     async def _prune(self, statement: str, after: Position | None, **values: object) -> Position | None:
         return await self._database.write(lambda tx: _prune(tx, statement, after or START, **values))
 

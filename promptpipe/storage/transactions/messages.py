@@ -79,16 +79,20 @@ class Placed(NamedTuple):
 
 async def enqueue(tx: Transaction, new: NewMessage) -> tuple[OutboxMessage, bool]:
     """See `OutboxStore.enqueue`."""
-    existing = None
-    if new.dedupe_key is not None:
-        existing = await tx.one("message_by_key", dedupe_key=new.dedupe_key, hold=DEDUPE_HOLD)
-        if existing is not None and existing["held"]:
-            return as_message(existing), False
-    placed = await place(tx, [(await participants.get(tx, new.participant_id), new)])
+    existing = await with_key(tx, new.dedupe_key)
     if existing is not None:
-        await tx.run("forget_key", id=existing["id"])
+        return as_message(existing), False
+    placed = await place(tx, [(await participants.get(tx, new.participant_id), new)])
     await insert(tx, placed)
     return as_message(await row(tx, new.id)), True
+
+
+async def with_key(tx: Transaction, dedupe_key: str | None) -> Row | None:
+    """Return the message that has a dedupe key; none has, once its time is over."""
+    if dedupe_key is None:
+        return None
+    existing = await tx.one("message_by_key", dedupe_key=dedupe_key, hold=DEDUPE_HOLD)
+    return existing if existing is not None and existing["held"] else None
 
 
 async def place(tx: Transaction, wanted: Sequence[tuple[Participant, NewMessage]]) -> list[Placed]:
@@ -144,6 +148,9 @@ async def insert(tx: Transaction, placed: Sequence[Placed]) -> None:
         }
         for new, address, seq in placed
     ]
+    keys = [new.dedupe_key for new, _, _ in placed if new.dedupe_key is not None]
+    if keys:
+        await tx.run("forget_old_keys", dedupe_keys=keys, hold=DEDUPE_HOLD)
     await tx.run("insert_messages", messages=to_json(rows), max_attempts=DEFAULT_MAX_ATTEMPTS)
 
 

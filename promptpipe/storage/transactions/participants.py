@@ -135,6 +135,7 @@ class Conversation:
                 handler_type=row["handler_type"],
                 flow_type=row["flow_type"],
                 expires_at=row["expires_at"],
+                data=from_json(row["data"]),
             )
             for row in self.hook_rows
         )
@@ -209,7 +210,13 @@ async def enroll(
     await tx.run("insert_participant", id=participant_id, channel=addresses[0].channel, **asdict(profile))
     if await link(tx, participant_id, addresses) < len({(address.channel, address.value) for address in addresses}):
         raise ConflictError("an address was taken at the same time")
-    await tx.run(
+    await enter(tx, participant_id, enrollment)
+    return participant_id
+
+
+async def enter(tx: Transaction, participant_id: ParticipantId, enrollment: Enrollment) -> bool:
+    """Put a participant into a flow with its response handler; return whether they were not in it before."""
+    entered = await tx.count(
         "insert_flow_state",
         participant_id=participant_id,
         flow_type=enrollment.flow_type,
@@ -224,7 +231,7 @@ async def enroll(
             flow_type=enrollment.flow_type,
         ),
     )
-    return participant_id
+    return bool(entered)
 
 
 async def _enroll_once(tx: Transaction, address: Address, profile: Profile, enrollment: Enrollment) -> Participant:
@@ -276,14 +283,22 @@ async def _flow_states(
 
 async def add_hook(tx: Transaction, hook: Hook) -> bool:
     """Register a response handler unless the participant has it; return whether it was new."""
-    added = await tx.count(
-        "insert_hook",
-        participant_id=hook.participant_id,
-        handler_type=hook.handler_type,
-        flow_type=hook.flow_type,
-        expires_at=hook.expires_at,
-    )
-    return bool(added)
+    return bool(await tx.count("insert_hook", **_hook_values(hook)))
+
+
+async def replace_hook(tx: Transaction, hook: Hook) -> None:
+    """Register a response handler in place of any of its type."""
+    await tx.run("replace_hook", **_hook_values(hook))
+
+
+def _hook_values(hook: Hook) -> dict[str, object]:
+    return {
+        "participant_id": hook.participant_id,
+        "handler_type": hook.handler_type,
+        "flow_type": hook.flow_type,
+        "expires_at": hook.expires_at,
+        "data": to_json(hook.data),
+    }
 
 
 async def _flow_state(tx: Transaction, participant_id: ParticipantId, flow_type: str) -> FlowState:

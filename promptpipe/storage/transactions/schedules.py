@@ -14,7 +14,8 @@ from promptpipe.model.ids import JobId, ParticipantId, ScheduleId
 from promptpipe.model.leases import Work
 from promptpipe.model.recurrence import Recurrence
 from promptpipe.model.retry import DEFAULT_MAX_ATTEMPTS
-from promptpipe.model.schedules import Fired, Misfire, Schedule, settle
+from promptpipe.model.schedules import Fired, Misfire, Schedule, expiry, put_off, settle
+from promptpipe.storage.transactions import mailbox_events
 from promptpipe.storage.transactions.pages import page
 from promptpipe.storage.transactions.values import from_json, to_json
 
@@ -35,7 +36,7 @@ class ScheduleTransactions:
 
     async def create(self, new: NewSchedule) -> Schedule:
         """See `ScheduleStore.create`."""
-        return await self._database.write(partial(_create, new=new))
+        return await self._database.write(partial(create, new=new))
 
     async def get(self, schedule_id: ScheduleId) -> Schedule:
         """See `ScheduleStore.get`."""
@@ -59,14 +60,15 @@ class ScheduleTransactions:
 
     async def delete(self, schedule_id: ScheduleId) -> bool:
         """See `ScheduleStore.delete`."""
-        return bool(await self._database.write(lambda tx: tx.count("delete_schedule", id=schedule_id)))
+        return await self._database.write(partial(_delete, schedule_id=schedule_id))
 
     async def fire(self, limit: int) -> Fired:
         """See `ScheduleStore.fire`."""
         return await self._database.write(partial(_fire, limit=limit))
 
 
-async def _create(tx: Transaction, new: NewSchedule) -> Schedule:
+async def create(tx: Transaction, new: NewSchedule) -> Schedule:
+    """See `ScheduleStore.create`."""
     await tx.run(
         "insert_schedule",
         id=new.id,
@@ -76,6 +78,7 @@ async def _create(tx: Transaction, new: NewSchedule) -> Schedule:
         payload=to_json(new.payload),
         participant_id=new.participant_id,
         misfire=new.misfire.value,
+        spread=new.spread,
         next_at=new.recurrence.next_after(await tx.now()),
         **asdict(new.recurrence),
     )
@@ -101,8 +104,13 @@ async def _list(tx: Transaction, participant_id: ParticipantId | None, request: 
 
 
 async def _update(tx: Transaction, schedule_id: ScheduleId, version: int, edit: ScheduleEdit) -> Schedule:
-    now = _as_schedule(await _row(tx, "schedule_to_change", schedule_id))
-    is_that = (now.recurrence, now.payload, now.misfire) == (edit.recurrence, edit.payload, edit.misfire)
+    now = _as_schedule(await _held_row(tx, schedule_id))
+    is_that = (now.recurrence, now.payload, now.misfire, now.spread) == (
+        edit.recurrence,
+        edit.payload,
+        edit.misfire,
+        edit.spread,
+    )
     if now.version == version + 1 and is_that:
         return now  # the call is repeated
     if now.version != version:
@@ -115,17 +123,57 @@ async def _update(tx: Transaction, schedule_id: ScheduleId, version: int, edit: 
         id=schedule_id,
         payload=to_json(edit.payload),
         misfire=edit.misfire.value,
+        spread=edit.spread,
         next_at=next_at,
         **asdict(edit.recurrence),
     )
+    await _take_back(tx, schedule_id, now.participant_id)
     tx.wake(Work.SCHEDULE)
     return await _get(tx, schedule_id)
 
 
 async def _pause(tx: Transaction, schedule_id: ScheduleId) -> Schedule:
-    await _row(tx, "schedule_to_change", schedule_id)
+    row = await _held_row(tx, schedule_id)
     await tx.run("pause_schedules", ids=[schedule_id])
+    await _take_back(tx, schedule_id, row["participant_id"])
     return await _get(tx, schedule_id)
+
+
+async def _delete(tx: Transaction, schedule_id: ScheduleId) -> bool:
+    try:
+        row = await _held_row(tx, schedule_id)
+    except NotFoundError:
+        return False
+    await tx.run("delete_schedule", id=schedule_id)
+    await _take_back(tx, schedule_id, row["participant_id"])
+    return True
+
+
+async def end(tx: Transaction, schedule_id: ScheduleId, participant_id: ParticipantId) -> None:
+    """End a schedule, if it is one of the participant whose mailbox the caller holds."""
+    row = await tx.one("schedule_to_change", id=schedule_id)
+    if row is not None and row["participant_id"] == participant_id:
+        await tx.run("delete_schedule", id=schedule_id)
+        await _take_back(tx, schedule_id, participant_id)
+
+
+async def _held_row(tx: Transaction, schedule_id: ScheduleId) -> Row:
+    """Return a schedule's row to be changed, its participant's mailbox locked before; raise `NotFoundError`."""
+    owner = (await _row(tx, "schedule", schedule_id))["participant_id"]
+    if owner is not None:
+        await tx.lock_lanes([(Work.MAILBOX, owner)])
+    return await _row(tx, "schedule_to_change", schedule_id)
+
+
+async def _take_back(tx: Transaction, schedule_id: ScheduleId, participant_id: ParticipantId | None) -> None:
+    """End what a participant's schedule has made and nobody has handled; a decision about it is void from now on."""
+    if participant_id is None:
+        return
+    whose = {"participant_id": participant_id, "prefix": f"schedule:{schedule_id}:"}
+    jobs, events = await tx.several(("live_jobs_of_schedule", whose), ("waiting_events_of_schedule", whose))
+    if jobs:
+        await tx.run("cancel_jobs", ids=[row["id"] for row in jobs])
+    await mailbox_events.remove(tx, [row["id"] for row in events])
 
 
 async def _resume(tx: Transaction, schedule_id: ScheduleId) -> Schedule:
@@ -151,6 +199,12 @@ class _Move:
     last: datetime | None
     next: datetime | None
 
+    @property
+    def run_at(self) -> datetime:
+        """When the job for the last time is due."""
+        assert self.last is not None  # noqa: S101  asked of those alone that make a job
+        return self.last + put_off(self.row["id"], self.last, self.row["spread"])
+
 
 async def _fire(tx: Transaction, limit: int) -> Fired:
     due = await tx.all("due_schedules", limit=limit)
@@ -158,9 +212,10 @@ async def _fire(tx: Transaction, limit: int) -> Fired:
     jobs = 0
     if due:
         active = await _active(tx, due)
-        moves, unreadable = _settled(due, await tx.now(), active)
+        now = await tx.now()
+        moves, unreadable = _settled(due, now, active)
         moved = await _move(tx, moves)
-        jobs = await _make_jobs(tx, [move for move in moves if move.last is not None and move.row["id"] in moved])
+        jobs = await _make_jobs(tx, [move for move in moves if move.last is not None and move.row["id"] in moved], now)
         await _set_aside(tx, unreadable)
     return Fired(jobs=jobs, next_due_in=0.0 if len(due) == limit else await _next_due_in(tx), unreadable=unreadable)
 
@@ -203,16 +258,20 @@ async def _move(tx: Transaction, moves: Sequence[_Move]) -> set[str]:
     return {row["id"] for row in moved}
 
 
-async def _make_jobs(tx: Transaction, moves: Sequence[_Move]) -> int:
+async def _make_jobs(tx: Transaction, moves: Sequence[_Move], now: datetime) -> int:
     """Make the jobs of *moves*, each with the schedule's id, version and time in its payload; return how many."""
     if not moves:
         return 0
     tx.wake(Work.JOB)
+    run_at = [move.run_at for move in moves]
+    expires = [expiry(at, now, move.next) for at, move in zip(run_at, moves, strict=True)]
     return await tx.count(
         "insert_scheduled_jobs",
         ids=[move.row["id"] for move in moves],
         job_ids=[JobId(tx.ids()) for _ in moves],
         occurrences=[_occurrence(move.last) for move in moves if move.last is not None],
+        run_at=run_at,
+        expires=[at.isoformat() for at in expires],
         max_attempts=DEFAULT_MAX_ATTEMPTS,
     )
 
@@ -272,4 +331,5 @@ def _as_schedule(row: Row) -> Schedule:
         participant_id=None if row["participant_id"] is None else ParticipantId(row["participant_id"]),
         next_at=row["next_at"],
         last_at=row["last_at"],
+        spread=row["spread"],
     )

@@ -11,6 +11,7 @@ from promptpipe.storage.transactions.job_queues import JobTransactions
 from promptpipe.storage.transactions.leases import InstanceTransactions, LeaseTransactions
 from promptpipe.storage.transactions.mailboxes import MailboxTransactions
 from promptpipe.storage.transactions.maintenance import MaintenanceTransactions
+from promptpipe.storage.transactions.orders import OrderTransactions
 from promptpipe.storage.transactions.outbox import OutboxTransactions
 from promptpipe.storage.transactions.participants import ParticipantTransactions
 from promptpipe.storage.transactions.queues import QueueTransactions
@@ -40,6 +41,7 @@ class SqlStore:
         self.schedules = ScheduleTransactions(database)
         self.mailboxes = MailboxTransactions(database)
         self.aside = AsideTransactions(database)
+        self.orders = OrderTransactions(database)
         self.outbox = OutboxTransactions(database, rules)
         self.inbound = InboundTransactions(database)
         self.history = HistoryTransactions(database)

@@ -50,3 +50,11 @@ DELETE FROM inbound_dedup AS mark USING old
 WHERE (mark.channel, mark.number_id, mark.kind, mark.provider_id, mark.status)
     = (old.channel, old.number_id, old.kind, old.provider_id, old.status)
 RETURNING seen_at AS position
+
+-- name: prune_refusals
+WITH old AS MATERIALIZED (
+    SELECT event_id FROM refusals WHERE created_at >= :after AND created_at < promptpipe_now() - :age::interval
+    ORDER BY created_at LIMIT :limit FOR UPDATE SKIP LOCKED
+)
+DELETE FROM refusals USING old WHERE refusals.event_id = old.event_id
+RETURNING created_at AS position

@@ -4,6 +4,10 @@ SELECT * FROM conversation_participants WHERE id = ANY (:participant_ids)
 -- name: participant_to_change
 SELECT * FROM conversation_participants WHERE id = :id FOR UPDATE
 
+-- name: participant_to_write_to
+-- Until this has committed, nobody erases them.
+SELECT id FROM conversation_participants WHERE id = :id FOR KEY SHARE
+
 -- name: addresses_of
 SELECT participant_id, channel, address, kind FROM participant_addresses
 WHERE participant_id = ANY (:participant_ids)
@@ -46,6 +50,8 @@ SELECT * FROM flow_states WHERE participant_id = :participant_id AND flow_type =
 -- name: insert_flow_state
 INSERT INTO flow_states (participant_id, flow_type, current_state, state_data, version, created_at, updated_at)
 VALUES (:participant_id, :flow_type, :current_state, :state_data, 1, promptpipe_now(), promptpipe_now())
+ON CONFLICT DO NOTHING
+RETURNING 1 AS one
 
 -- name: change_flow_states
 -- *changes* is a JSON array.
@@ -58,15 +64,24 @@ RETURNING f.participant_id, f.flow_type
 
 -- name: hooks_of
 -- The one that expires soonest comes first: a question's handler before the conversation's.
-SELECT participant_id, handler_type, flow_type, expires_at FROM registered_hooks WHERE participant_id = ANY (:participant_ids)
+SELECT participant_id, handler_type, flow_type, expires_at, data FROM registered_hooks WHERE participant_id = ANY (:participant_ids)
     AND (expires_at IS NULL OR expires_at > promptpipe_now())
 ORDER BY expires_at NULLS LAST, created_at DESC
 
 -- name: insert_hook
-INSERT INTO registered_hooks (participant_id, handler_type, flow_type, expires_at, created_at)
-VALUES (:participant_id, :handler_type, :flow_type, :expires_at, promptpipe_now())
+INSERT INTO registered_hooks (participant_id, handler_type, flow_type, expires_at, data, created_at)
+VALUES (:participant_id, :handler_type, :flow_type, :expires_at, :data, promptpipe_now())
 ON CONFLICT DO NOTHING
 RETURNING 1 AS one
+
+-- name: replace_hook
+INSERT INTO registered_hooks (participant_id, handler_type, flow_type, expires_at, data, created_at)
+VALUES (:participant_id, :handler_type, :flow_type, :expires_at, :data, promptpipe_now())
+ON CONFLICT (participant_id, handler_type) DO UPDATE SET flow_type = excluded.flow_type,
+    expires_at = excluded.expires_at, data = excluded.data, created_at = excluded.created_at
+
+-- name: remove_hook
+DELETE FROM registered_hooks WHERE participant_id = :participant_id AND handler_type = :handler_type
 
 -- name: list_participants
 SELECT * FROM conversation_participants WHERE id < :after AND (:status::text IS NULL OR status = :status)

@@ -1,8 +1,8 @@
 -- name: insert_schedule
 INSERT INTO schedules (id, version, kind, queue, priority, payload, participant_id, minute, hour, day, month, weekday,
-    cron, zone, misfire, next_at, created_at, updated_at)
+    cron, zone, misfire, spread, next_at, created_at, updated_at)
 VALUES (:id, 1, :kind, :queue, :priority, :payload, :participant_id, :minute, :hour, :day, :month, :weekday,
-    :cron, :zone, :misfire, :next_at, promptpipe_now(), promptpipe_now())
+    :cron, :zone, :misfire, :spread, :next_at, promptpipe_now(), promptpipe_now())
 ON CONFLICT DO NOTHING
 
 -- name: schedule
@@ -19,8 +19,8 @@ SELECT * FROM schedules WHERE participant_id = :participant_id AND id < :after O
 
 -- name: edit_schedule
 UPDATE schedules SET version = version + 1, payload = :payload, minute = :minute, hour = :hour, day = :day,
-    month = :month, weekday = :weekday, cron = :cron, zone = :zone, misfire = :misfire, next_at = :next_at,
-    updated_at = promptpipe_now()
+    month = :month, weekday = :weekday, cron = :cron, zone = :zone, misfire = :misfire, spread = :spread,
+    next_at = :next_at, updated_at = promptpipe_now()
 WHERE id = :id
 
 -- name: pause_schedules
@@ -53,15 +53,25 @@ RETURNING schedules.id
 
 -- name: insert_scheduled_jobs
 -- For the last time of each; the lists belong together by their places.
-INSERT INTO jobs (id, queue, priority, due_at, kind, status, run_at, payload, dedupe_key, max_attempts, created_at,
-    updated_at)
-SELECT wanted.job_id, s.queue, s.priority, s.last_at, s.kind, 'queued', s.last_at,
-    s.payload || jsonb_build_object('schedule_id', s.id, 'version', s.version, 'occurrence', wanted.occurrence),
-    'schedule:' || s.id || ':' || wanted.occurrence, :max_attempts, promptpipe_now(), promptpipe_now()
-FROM unnest(:ids::text[], :job_ids::text[], :occurrences::text[]) AS wanted (id, job_id, occurrence)
+INSERT INTO jobs (id, queue, priority, due_at, kind, status, run_at, payload, dedupe_key, participant_id, max_attempts,
+    created_at, updated_at)
+SELECT wanted.job_id, s.queue, s.priority, wanted.run_at, s.kind, 'queued', wanted.run_at,
+    s.payload || jsonb_build_object('schedule_id', s.id, 'version', s.version, 'occurrence', wanted.occurrence,
+        'expires_at', wanted.expires),
+    'schedule:' || s.id || ':' || wanted.occurrence, s.participant_id, :max_attempts, promptpipe_now(), promptpipe_now()
+FROM unnest(:ids::text[], :job_ids::text[], :occurrences::text[], :run_at::timestamptz[], :expires::text[])
+    AS wanted (id, job_id, occurrence, run_at, expires)
     JOIN schedules s ON s.id = wanted.id
 ON CONFLICT DO NOTHING
 RETURNING 1 AS one
+
+-- name: live_jobs_of_schedule
+-- Of a participant's. The keys begin with *prefix*.
+SELECT id FROM jobs WHERE participant_id = :participant_id AND starts_with(dedupe_key, :prefix)
+
+-- name: waiting_events_of_schedule
+SELECT id FROM mailbox_events
+WHERE participant_id = :participant_id AND seq IS NOT NULL AND starts_with(dedupe_key, :prefix)
 
 -- name: next_schedule
 SELECT min(next_at) - promptpipe_now() AS due_in FROM schedules WHERE next_at > promptpipe_now()

@@ -57,3 +57,13 @@ SELECT id FROM mailbox_events WHERE job_id = :job_id AND kind = :kind
 
 -- name: mark_responses_processed
 UPDATE responses SET processed_at = :now WHERE id IN (SELECT value FROM json_each(:ids))
+
+-- name: insert_refusal
+INSERT INTO refusals (event_id, reason, created_at) VALUES (:event_id, :reason, :now)
+ON CONFLICT DO NOTHING
+
+-- name: order_standing
+-- Where an order stands: *waits* in its mailbox, or set aside with the *error*, or gone with the *reason* of a refusal.
+SELECT e.seq IS NOT NULL AS waits, e.id IS NOT NULL AS there, e.last_error, r.reason
+FROM (SELECT :id AS id) AS wanted LEFT JOIN mailbox_events e ON e.id = wanted.id
+    LEFT JOIN refusals r ON r.event_id = wanted.id

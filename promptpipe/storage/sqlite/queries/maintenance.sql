@@ -48,3 +48,9 @@ DELETE FROM inbound_dedup WHERE (channel, number_id, kind, provider_id, status) 
     WHERE seen_at >= :after AND seen_at < :now - :age ORDER BY seen_at LIMIT :limit
 )
 RETURNING seen_at AS position
+
+-- name: prune_refusals
+DELETE FROM refusals WHERE event_id IN (
+    SELECT event_id FROM refusals WHERE created_at >= :after AND created_at < :now - :age ORDER BY created_at LIMIT :limit
+)
+RETURNING created_at AS position

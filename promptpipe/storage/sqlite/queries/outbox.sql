@@ -98,8 +98,10 @@ UPDATE outbox_messages SET
     updated_at = :now
 WHERE id = :id
 
--- name: forget_key
-UPDATE outbox_messages SET dedupe_key = NULL WHERE id = :id
+-- name: forget_old_keys
+-- A key is free when its time is over.
+UPDATE outbox_messages SET dedupe_key = NULL
+WHERE dedupe_key IN (SELECT value FROM json_each(:dedupe_keys)) AND created_at <= :now - :hold
 
 -- name: leave_lane
 UPDATE outbox_messages SET seq = NULL, not_before = NULL, doubt_from = NULL, doubt_until = NULL WHERE id = :id

@@ -4,6 +4,10 @@ SELECT * FROM conversation_participants WHERE id IN (SELECT value FROM json_each
 -- name: participant_to_change
 SELECT * FROM conversation_participants WHERE id = :id
 
+-- name: participant_to_write_to
+-- Until this has committed, nobody erases them.
+SELECT id FROM conversation_participants WHERE id = :id
+
 -- name: addresses_of
 SELECT participant_id, channel, address, kind FROM participant_addresses
 WHERE participant_id IN (SELECT value FROM json_each(:participant_ids))
@@ -42,6 +46,7 @@ SELECT * FROM flow_states WHERE participant_id = :participant_id AND flow_type =
 -- name: insert_flow_state
 INSERT INTO flow_states (participant_id, flow_type, current_state, state_data, version, created_at, updated_at)
 VALUES (:participant_id, :flow_type, :current_state, :state_data, 1, :now, :now)
+ON CONFLICT DO NOTHING
 
 -- name: change_flow_states
 -- *changes* is a JSON array.
@@ -54,14 +59,23 @@ RETURNING participant_id, flow_type
 
 -- name: hooks_of
 -- The one that expires soonest comes first: a question's handler before the conversation's.
-SELECT participant_id, handler_type, flow_type, expires_at FROM registered_hooks WHERE participant_id IN (SELECT value FROM json_each(:participant_ids))
+SELECT participant_id, handler_type, flow_type, expires_at, data FROM registered_hooks WHERE participant_id IN (SELECT value FROM json_each(:participant_ids))
     AND (expires_at IS NULL OR expires_at > :now)
 ORDER BY expires_at IS NULL, expires_at, created_at DESC
 
 -- name: insert_hook
-INSERT INTO registered_hooks (participant_id, handler_type, flow_type, expires_at, created_at)
-VALUES (:participant_id, :handler_type, :flow_type, :expires_at, :now)
+INSERT INTO registered_hooks (participant_id, handler_type, flow_type, expires_at, data, created_at)
+VALUES (:participant_id, :handler_type, :flow_type, :expires_at, :data, :now)
 ON CONFLICT DO NOTHING
+
+-- name: replace_hook
+INSERT INTO registered_hooks (participant_id, handler_type, flow_type, expires_at, data, created_at)
+VALUES (:participant_id, :handler_type, :flow_type, :expires_at, :data, :now)
+ON CONFLICT (participant_id, handler_type) DO UPDATE SET flow_type = excluded.flow_type,
+    expires_at = excluded.expires_at, data = excluded.data, created_at = excluded.created_at
+
+-- name: remove_hook
+DELETE FROM registered_hooks WHERE participant_id = :participant_id AND handler_type = :handler_type
 
 -- name: list_participants
 SELECT * FROM conversation_participants WHERE id < :after AND (:status IS NULL OR status = :status)

@@ -1,8 +1,8 @@
 -- name: insert_schedule
 INSERT INTO schedules (id, version, kind, queue, priority, payload, participant_id, minute, hour, day, month, weekday,
-    cron, zone, misfire, next_at, created_at, updated_at)
+    cron, zone, misfire, spread, next_at, created_at, updated_at)
 VALUES (:id, 1, :kind, :queue, :priority, :payload, :participant_id, :minute, :hour, :day, :month, :weekday,
-    :cron, :zone, :misfire, :next_at, :now, :now)
+    :cron, :zone, :misfire, :spread, :next_at, :now, :now)
 ON CONFLICT DO NOTHING
 
 -- name: schedule
@@ -19,8 +19,8 @@ SELECT * FROM schedules WHERE participant_id = :participant_id AND id < :after O
 
 -- name: edit_schedule
 UPDATE schedules SET version = version + 1, payload = :payload, minute = :minute, hour = :hour, day = :day,
-    month = :month, weekday = :weekday, cron = :cron, zone = :zone, misfire = :misfire, next_at = :next_at,
-    updated_at = :now
+    month = :month, weekday = :weekday, cron = :cron, zone = :zone, misfire = :misfire, spread = :spread,
+    next_at = :next_at, updated_at = :now
 WHERE id = :id
 
 -- name: pause_schedules
@@ -54,15 +54,26 @@ RETURNING schedules.id
 
 -- name: insert_scheduled_jobs
 -- For the last time of each; the lists belong together by their places.
-INSERT INTO jobs (id, queue, priority, due_at, kind, status, run_at, payload, dedupe_key, max_attempts, created_at,
-    updated_at)
-SELECT json_extract(:job_ids, '$[' || wanted.key || ']'), s.queue, s.priority, s.last_at, s.kind, 'queued', s.last_at,
-    json_set(s.payload, '$.schedule_id', s.id, '$.version', s.version, '$.occurrence', t.occurrence),
-    'schedule:' || s.id || ':' || t.occurrence, :max_attempts, :now, :now
+INSERT INTO jobs (id, queue, priority, due_at, kind, status, run_at, payload, dedupe_key, participant_id, max_attempts,
+    created_at, updated_at)
+SELECT json_extract(:job_ids, '$[' || wanted.key || ']'), s.queue, s.priority, t.run_at, s.kind, 'queued', t.run_at,
+    json_set(s.payload, '$.schedule_id', s.id, '$.version', s.version, '$.occurrence', t.occurrence,
+        '$.expires_at', t.expires),
+    'schedule:' || s.id || ':' || t.occurrence, s.participant_id, :max_attempts, :now, :now
 FROM json_each(:ids) AS wanted JOIN schedules AS s ON s.id = wanted.value
-    JOIN (SELECT key, value AS occurrence FROM json_each(:occurrences)) AS t ON t.key = wanted.key
+    JOIN (SELECT key, value AS occurrence, json_extract(:run_at, '$[' || key || ']') AS run_at,
+            json_extract(:expires, '$[' || key || ']') AS expires
+        FROM json_each(:occurrences)) AS t ON t.key = wanted.key
 WHERE true
 ON CONFLICT DO NOTHING
+
+-- name: live_jobs_of_schedule
+-- Of a participant's. The keys begin with *prefix*.
+SELECT id FROM jobs WHERE participant_id = :participant_id AND substr(dedupe_key, 1, length(:prefix)) = :prefix
+
+-- name: waiting_events_of_schedule
+SELECT id FROM mailbox_events
+WHERE participant_id = :participant_id AND seq IS NOT NULL AND substr(dedupe_key, 1, length(:prefix)) = :prefix
 
 -- name: next_schedule
 SELECT min(next_at) - :now AS due_in FROM schedules WHERE next_at > :now

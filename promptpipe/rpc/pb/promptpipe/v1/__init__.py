@@ -4105,6 +4105,10 @@ default_message_pool.register_message("promptpipe.v1", "WatchMessagesResponse", 
 class FlowServiceStub(betterproto2_grpclib.ServiceStub):
     """
     Conversations: who is where in which flow.
+
+    What changes a conversation comes in its turn in the participant's mailbox, and is answered when it was handled, by
+    whatever instance. When the deadline passes before, it stays there and is handled nevertheless. FAILED_PRECONDITION,
+    with the reason, when the flow refuses it or cannot handle it, and when the participant is not active.
     """
 
     async def list_flow_types(
@@ -4182,7 +4186,7 @@ class FlowServiceStub(betterproto2_grpclib.ServiceStub):
         metadata: "MetadataLike | None" = None,
     ) -> "StartFlowResponse":
         """
-        Puts a participant into a flow and lets it begin.
+        Puts a participant into a flow and lets it begin. ALREADY_EXISTS when they are in it.
         """
 
         return await self._unary_unary(
@@ -4203,7 +4207,7 @@ class FlowServiceStub(betterproto2_grpclib.ServiceStub):
         metadata: "MetadataLike | None" = None,
     ) -> "TransitionFlowResponse":
         """
-        Moves a participant to another state of a flow.
+        Lets a conversation go on in another place, as the flow calls it; `conversation` knows INTAKE and FEEDBACK.
         """
 
         return await self._unary_unary(
@@ -4939,7 +4943,9 @@ class PromptServiceStub(betterproto2_grpclib.ServiceStub):
         metadata: "MetadataLike | None" = None,
     ) -> "SendPromptResponse":
         """
-        Sends a prompt now.
+        Sends a prompt now, in its turn in the participant's mailbox, and answers when its message is in the outbox. When the
+        deadline passes before, it is sent nevertheless; asking again with the same dedupe key finds it. FAILED_PRECONDITION,
+        with the reason, when nothing is sent: nobody is there to make it, or the participant is not active.
         """
 
         return await self._unary_unary(
@@ -5065,7 +5071,8 @@ class PromptServiceStub(betterproto2_grpclib.ServiceStub):
         metadata: "MetadataLike | None" = None,
     ) -> "DeleteScheduleResponse":
         """
-        Ends a schedule. What it has enqueued stays.
+        Ends a schedule. What was prompted already stays; what came due and was not handled yet does not happen any more, as it
+        does not when a schedule is paused.
         """
 
         return await self._unary_unary(
@@ -5181,6 +5188,10 @@ PROMPTPIPE_V1_RECOVERY_PROTO_DESCRIPTOR = default_google_proto_descriptor_pool.A
 class FlowServiceBase(betterproto2_grpclib.ServiceBase):
     """
     Conversations: who is where in which flow.
+
+    What changes a conversation comes in its turn in the participant's mailbox, and is answered when it was handled, by
+    whatever instance. When the deadline passes before, it stays there and is handled nevertheless. FAILED_PRECONDITION,
+    with the reason, when the flow refuses it or cannot handle it, and when the participant is not active.
     """
 
     async def list_flow_types(self, message: "ListFlowTypesRequest") -> "ListFlowTypesResponse":
@@ -5206,14 +5217,14 @@ class FlowServiceBase(betterproto2_grpclib.ServiceBase):
 
     async def start_flow(self, message: "StartFlowRequest") -> "StartFlowResponse":
         """
-        Puts a participant into a flow and lets it begin.
+        Puts a participant into a flow and lets it begin. ALREADY_EXISTS when they are in it.
         """
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
 
     async def transition_flow(self, message: "TransitionFlowRequest") -> "TransitionFlowResponse":
         """
-        Moves a participant to another state of a flow.
+        Lets a conversation go on in another place, as the flow calls it; `conversation` knows INTAKE and FEEDBACK.
         """
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
@@ -6002,7 +6013,9 @@ class PromptServiceBase(betterproto2_grpclib.ServiceBase):
 
     async def send_prompt(self, message: "SendPromptRequest") -> "SendPromptResponse":
         """
-        Sends a prompt now.
+        Sends a prompt now, in its turn in the participant's mailbox, and answers when its message is in the outbox. When the
+        deadline passes before, it is sent nevertheless; asking again with the same dedupe key finds it. FAILED_PRECONDITION,
+        with the reason, when nothing is sent: nobody is there to make it, or the participant is not active.
         """
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
@@ -6044,7 +6057,8 @@ class PromptServiceBase(betterproto2_grpclib.ServiceBase):
 
     async def delete_schedule(self, message: "DeleteScheduleRequest") -> "DeleteScheduleResponse":
         """
-        Ends a schedule. What it has enqueued stays.
+        Ends a schedule. What was prompted already stays; what came due and was not handled yet does not happen any more, as it
+        does not when a schedule is paused.
         """
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
