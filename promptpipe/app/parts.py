@@ -107,7 +107,13 @@ def make_runners(components: Components, worker: Worker) -> list[Part]:
             slots=settings.job_concurrency,
             queues=settings.queue_names,
         ),
-        MailboxRunner(store.mailboxes, conversations.decide, worker, slots=settings.mailbox_concurrency),
+        MailboxRunner(
+            store.mailboxes,
+            conversations.decide,
+            worker,
+            slots=settings.mailbox_concurrency,
+            quick=components.generator is None,
+        ),
         OutboxSender(store.outbox, components.channels, worker, slots=settings.outbox_concurrency),
     ]
 

@@ -146,7 +146,8 @@ Order = PromptOrdered | FlowMoved | FlowReset | Signal
 """What somebody asked for who waits to hear what became of it."""
 
 _KINDS: Mapping[str, type[Event]] = {event.kind: event for event in get_args(Event)}
-_FIELDS = {kind: tuple(item.name for item in fields(event)) for kind, event in _KINDS.items()}
+_FIELDS = {kind: frozenset(item.name for item in fields(event)) for kind, event in _KINDS.items()}
+_INSTANTS = {kind: names & {"said_at", "sent_at"} for kind, names in _FIELDS.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,8 +179,8 @@ class EventAside:
 
 def encoded(event: Event) -> dict[str, object]:
     """Return *event* as a JSON object; instants become ISO 8601 text."""
-    values = ((name, getattr(event, name)) for name in _FIELDS[event.kind])
-    return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in values}
+    values = {name: getattr(event, name) for name in _FIELDS[event.kind]}
+    return values | {name: values[name].isoformat() for name in _INSTANTS[event.kind]}
 
 
 def decoded(kind: str, data: Mapping[str, object]) -> Event:
@@ -188,11 +189,10 @@ def decoded(kind: str, data: Mapping[str, object]) -> Event:
     if event_type is None:
         raise FlowError(f"an event of kind {kind!r} is unknown to this version")
     known = _FIELDS[kind]
-    values = {name: value for name, value in data.items() if name in known}
+    values = dict(data) if known.issuperset(data) else {name: data[name] for name in known.intersection(data)}
     try:
-        for name in ("said_at", "sent_at"):
-            if name in values:
-                values[name] = datetime.fromisoformat(str(values[name]))
+        for name in _INSTANTS[kind].intersection(values):
+            values[name] = datetime.fromisoformat(str(values[name]))
         return event_type(**values)  # type: ignore[arg-type]
     except (TypeError, ValueError) as error:
         raise FlowError(f"a stored {kind} event is malformed: {error}") from error

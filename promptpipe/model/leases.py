@@ -53,7 +53,7 @@ class Claim:
     *seconds* is the lease's length; *held* names what this worker holds already: it is never handed out again,
     even when its lease is overdue. With *suspect*, one suspect is added when fewer than *limit* others were due. One
     that is not *thorough* may pass over what has become due behind what was claimed last, and over suspects.
-    *queues* concerns jobs only.
+    *queues* concerns jobs only, *depth* mailboxes: how many events of one are handed out at once.
     """
 
     worker: WorkerId
@@ -63,6 +63,7 @@ class Claim:
     suspect: bool = False
     thorough: bool = True
     queues: Sequence[str] = ("default",)
+    depth: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -99,6 +99,11 @@ class Fired:
     unreadable: tuple[ScheduleId, ...] = ()
 
 
+def made_by(schedule_id: ScheduleId) -> str:
+    """Return what the dedupe keys of a schedule's jobs begin with; the occurrence follows."""
+    return f"schedule:{schedule_id}:"
+
+
 def settle(
     recurrence: Recurrence, misfire: Misfire, occurrence: datetime, now: datetime
 ) -> tuple[datetime | None, datetime | None]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
 import trio
 
-from promptpipe.model.decisions import Decided
+from promptpipe.model.decisions import Decided, in_a_row
 from promptpipe.model.errors import LeaseLostError, VersionConflictError, described
 from promptpipe.model.leases import Work
 from promptpipe.model.retry import MAILBOX_BACKOFF, MAILBOX_BLOCK_LIMIT
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from promptpipe.model.decisions import Decision, Delivery
+    from promptpipe.model.events import StoredEvent
+    from promptpipe.model.leases import Claim, Claimed
     from promptpipe.ports.store import MailboxStore
     from promptpipe.runtime.lease_keeper import Hold
     from promptpipe.runtime.worker import Worker
@@ -26,11 +30,20 @@ if TYPE_CHECKING:
 EVENTS_IN_A_ROW = 50
 """Events of one mailbox handled under one lease; then others that wait for a slot have their turn."""
 
+EVENTS_AT_ONCE = 16
+"""Events of one mailbox handled in one commit, as far as that takes no time."""
+
+QUICK_SECONDS = 0.1
+"""For how long what was decided about an event waits, at most, for those behind it to be committed with it."""
+
 log = structlog.get_logger(__name__)
 
 
 class MailboxRunner:
-    """Handles events of up to *slots* participants at a time."""
+    """Handles events of up to *slots* participants at a time.
+
+    Where flows are *quick*, events that wait behind each other are handled in one commit.
+    """
 
     name = "mailbox runner"
 
@@ -41,15 +54,17 @@ class MailboxRunner:
         worker: Worker,
         *,
         slots: int,
+        quick: bool = True,
     ) -> None:
         self._store = store
         self._decide = decide
         self._worker = worker
         self._keeper = worker.keeper
         self._persistence = worker.persistence
+        self._depth = EVENTS_AT_ONCE if quick else 1
         self._commit = Together(store.decide)
         self._loop: ClaimLoop[Delivery] = ClaimLoop(
-            Work.MAILBOX, worker, slots=slots, claim=store.claim, handle=self._handle
+            Work.MAILBOX, worker, slots=slots, claim=self._claim, handle=self._handle
         )
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -60,6 +75,9 @@ class MailboxRunner:
         """Claim nothing more, and hand out no further event of the mailboxes that are held."""
         self._loop.stop()
 
+    async def _claim(self, claim: Claim) -> Claimed[Delivery]:
+        return await self._store.claim(replace(claim, depth=self._depth))
+
     async def _handle(self, piece: Piece[Delivery], scope: trio.CancelScope) -> None:
         limit = 1 if piece.suspect else EVENTS_IN_A_ROW
         converse = partial(self._converse, piece.item, limit=limit)
@@ -67,19 +85,21 @@ class MailboxRunner:
 
     async def _converse(self, first: Delivery, hold: Hold, *, limit: int) -> None:
         delivery: Delivery | None = first
-        handled = 0
         while delivery is not None:
-            handled += 1
-            delivery = await self._handle_one(delivery, hold, last=handled == limit)
+            delivery, handled = await self._handle_some(delivery, hold, most=limit)
+            limit -= handled
 
-    async def _handle_one(self, delivery: Delivery, hold: Hold, *, last: bool) -> Delivery | None:
-        """Handle one event and return the next of the same mailbox; None when the mailbox was released."""
+    async def _handle_some(self, delivery: Delivery, hold: Hold, *, most: int) -> tuple[Delivery | None, int]:
+        """Handle an event, and some of those behind it; return the next of the same mailbox, and how many these were.
+
+        There is no next one when the mailbox was released.
+        """
         began = self._worker.clock.boottime()
         try:
-            decision = await self._decided(delivery)
-            following = await self._persistence.until_committed(
-                partial(self._apply, delivery, decision, hold, last=last)
-            )
+            alone = Decided(delivery, await self._decided(delivery), None)
+            quick = self._worker.clock.boottime() - began <= QUICK_SECONDS and not self._loop.stopping
+            joined = await self._joined(alone, most) if quick else alone
+            return await self._apply_either(joined, alone, hold, most)
         except LeaseLostError:
             raise
         except VersionConflictError as conflict:
@@ -87,24 +107,61 @@ class MailboxRunner:
             await self._persistence.until_committed(partial(self._store.give_back, delivery.lease))
         except Exception as error:  # noqa: BLE001  whatever handling an event raises concerns its conversation alone
             await self._retry(delivery, error, self._worker.clock.boottime() - began)
-        else:
-            self._worker.metrics.event_ended("handled", self._age(delivery))
-            return following
-        return None
+        return None, 0
+
+    async def _joined(self, first: Decided, most: int) -> Decided:
+        """Return what was decided about the *first* event with what those behind it change, if that takes no time.
+
+        What is not quick, or fails, is handled again once it is the first.
+        """
+        decisions, also = [first.decision], []
+        following = first.delivery.after(first.decision)
+        with trio.move_on_after(QUICK_SECONDS), suppress(Exception):
+            while following is not None and len(decisions) < most:
+                decision = await self._decide(following)
+                if not all(before.goes_with(decision) for before in decisions):
+                    break
+                decisions.append(decision)
+                also.append(following.event)
+                following = following.after(decision)
+        return replace(first, decision=in_a_row(decisions), also=tuple(also))
+
+    async def _apply_either(
+        self, joined: Decided, alone: Decided, hold: Hold, most: int
+    ) -> tuple[Delivery | None, int]:
+        """Commit what was decided together, or if that cannot be, what was decided about the first event."""
+        if joined.also:
+            try:
+                return await self._apply(joined, hold, most), len(joined.events)
+            except LeaseLostError:
+                raise
+            except Exception as error:  # noqa: BLE001  whichever was the reason is met again
+                log.debug("events not handled together", reason=described(error))
+        return await self._apply(alone, hold, most), 1
 
     async def _decided(self, delivery: Delivery) -> Decision:
         with trio.move_on_after(max(0.0, MAILBOX_BLOCK_LIMIT - delivery.event.blocked)):
             return await self._decide(delivery)
         raise trio.TooSlowError
 
-    def _age(self, delivery: Delivery) -> float:
-        return (self._worker.clock.now() - delivery.event.created_at).total_seconds()
+    def _age(self, event: StoredEvent) -> float:
+        return (self._worker.clock.now() - event.created_at).total_seconds()
 
-    async def _apply(self, delivery: Delivery, decision: Decision, hold: Hold, *, last: bool) -> Delivery | None:
-        started = self._keeper.started()
-        release = last or self._loop.stopping
-        following = await self._commit(Decided(delivery, decision, None if release else self._keeper.lease_seconds))
-        self._keeper.renew(hold, started)
+    async def _apply(self, decided: Decided, hold: Hold, most: int) -> Delivery | None:
+        """Commit what was decided, and return the next event unless *most* have been handled."""
+
+        async def commit() -> Delivery | None:
+            started = self._keeper.started()
+            release = len(decided.events) == most or self._loop.stopping
+            following = await self._commit(
+                replace(decided, next_within=None if release else self._keeper.lease_seconds)
+            )
+            self._keeper.renew(hold, started)
+            return following
+
+        following = await self._persistence.until_committed(commit)
+        for event in decided.events:
+            self._worker.metrics.event_ended("handled", self._age(event))
         return following
 
     async def _retry(self, delivery: Delivery, error: Exception, took: float) -> None:
@@ -121,7 +178,7 @@ class MailboxRunner:
                 limit=MAILBOX_BLOCK_LIMIT,
             )
         )
-        self._worker.metrics.event_ended("aside" if aside else "retried", self._age(delivery))
+        self._worker.metrics.event_ended("aside" if aside else "retried", self._age(event))
         log.warning(
             "event set aside" if aside else "event failed",
             participant=delivery.participant.id,

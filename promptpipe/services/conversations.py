@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from promptpipe.ports.clock import Clock
 
 
+ORDERS = get_args(Order)
+
+
 class Conversations:
     """Turns deliveries into decisions."""
 
@@ -38,7 +41,7 @@ class Conversations:
         Only active participants are talked to: for others an event is taken note of by its removal alone, and an
         operator's order is refused.
         """
-        is_order = isinstance(delivery.event.event, get_args(Order))
+        is_order = isinstance(delivery.event.event, ORDERS)
         if not delivery.participant.active:
             status = delivery.participant.status.value
             return Decision(refusal=f"the participant is {status}" if is_order else None)

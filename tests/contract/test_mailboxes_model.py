@@ -4,7 +4,8 @@ The model is as simple as can be: lists, no fences but the leases themselves. Wh
 of; so it was tried, on copies of the tree with one thing changed in each. Without the comparison of fences, or of
 whether the lane is leased, in any one statement that makes it, it fails on both back ends; and so it does without the
 check of the lease in any one call, with a decision that is applied though its event is gone, with heads taken in
-another order, or with an attempt or a crash not counted, counted though given back, or kept beyond an orderly end.
+another order, or with an attempt or a crash not counted, counted though given back, or kept beyond an orderly end; and
+when several events are handed out after a crash, or handled though one of them is gone.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis.stateful import initialize, invariant, precondition, rule
 
-from promptpipe.model.decisions import Decision, Say, StateChange
+from promptpipe.model.decisions import Decided, Decision, Say, StateChange
 from promptpipe.model.errors import LeaseLostError, VersionConflictError
 from promptpipe.model.ids import JobId, MessageId, WorkerId
 from promptpipe.model.jobs import Ending, Fire, NewJob
@@ -26,7 +27,7 @@ from promptpipe.model.messages import Text
 from promptpipe.storage.transactions import mailbox_events
 from tests.support import lanes
 from tests.support.database import LEASE_SECONDS
-from tests.support.deciding import decide
+from tests.support.deciding import commit
 from tests.support.mailboxes import MAX_ATTEMPTS, Mailbox, ModelEvent, name_of
 from tests.support.people import ENROLLMENT, batch, enroll, inbound
 from tests.support.stories import Story, tell_on_postgres, tell_on_sqlite
@@ -45,10 +46,10 @@ KEYS = ("reminder", "feedback")
 ME, OTHER = "worker-0", "worker-b"
 """The process that the store belongs to, and one that gives no sign of life."""
 WORKERS = st.sampled_from([ME, OTHER])
+DEPTHS = st.sampled_from([1, 1, 2, 3])
 
 BLOCK_LIMIT = 60.0
 MARKS_KEPT = 60.0
-FIRST_VERSION = 1
 
 
 class MailboxesBesideAModel(Story):
@@ -133,18 +134,23 @@ class MailboxesBesideAModel(Story):
 
     # ------------------------------------------------------------ handling
 
-    @rule(worker=WORKERS, limit=st.integers(1, 3))
-    def claim_later(self, worker: str, limit: int) -> None:
+    @rule(worker=WORKERS, limit=st.integers(1, 3), depth=DEPTHS)
+    def claim_later(self, worker: str, limit: int, depth: int) -> None:
         """Claim when leases have ended."""
         self.pass_time(31.0)
-        self.claim(worker, limit, set())
+        self.claim(worker, limit, set(), depth)
 
-    @rule(worker=WORKERS, limit=st.integers(1, 3), places=st.sets(st.integers(0, 5), max_size=2))
-    def claim(self, worker: str, limit: int, places: set[int]) -> None:
+    @rule(worker=WORKERS, limit=st.integers(1, 3), places=st.sets(st.integers(0, 5), max_size=2), depth=DEPTHS)
+    def claim(self, worker: str, limit: int, places: set[int], depth: int) -> None:
         held = [key for place, key in enumerate(sorted(self.mailboxes)) if place in places]
-        claimed = self.portal(self.db.store.mailboxes.claim, self.db.claim(limit, worker=worker, held=held))
+        request = self.db.claim(limit, worker=worker, held=held, depth=depth)
+        claimed = self.portal(self.db.store.mailboxes.claim, request)
         leased, suspects = lanes.claim(self.mailboxes.values(), self.now, worker, limit, held)
-        expected = {mailbox.key: mailbox.hand_out() for mailbox in leased + suspects}  # type: ignore[attr-defined]
+        expected = {}
+        for mailbox in leased + suspects:
+            assert isinstance(mailbox, Mailbox)
+            mailbox.depth = 1 if mailbox.crashes else depth
+            expected[mailbox.key] = mailbox.hand_out()
         for delivery in claimed.items:
             self.note(delivery, expected.pop(delivery.lease.key))
         if claimed.suspect is not None:
@@ -159,9 +165,14 @@ class MailboxesBesideAModel(Story):
         assert expected is not None
         mailbox = self.mailboxes[delivery.participant.id]
         event, state = delivery.event, delivery.states["echo"]
-        assert (name_of(delivery), event.attempt, event.blocked) == (expected.name, expected.attempt, expected.blocked)
+        assert (name_of(delivery.event), event.attempt, event.blocked) == (
+            expected.name,
+            expected.attempt,
+            expected.blocked,
+        )
         assert list(state.data.get("handled", [])) == mailbox.handled  # type: ignore[call-overload]
-        assert state.version == FIRST_VERSION + len(mailbox.handled)
+        assert state.version == mailbox.version
+        assert (delivery.depth, [name_of(item) for item in delivery.behind]) == (mailbox.depth, mailbox.behind)
         if goes_on is None:
             assert delivery.lease not in [known.lease for known in self.deliveries]
         else:
@@ -176,7 +187,7 @@ class MailboxesBesideAModel(Story):
         """
         if not any(self.holder(it) for it in self.deliveries):
             self.tell([*NUMBERS, *NUMBERS])
-            self.claim_later(data.draw(WORKERS), len(NUMBERS))
+            self.claim_later(data.draw(WORKERS), len(NUMBERS), data.draw(DEPTHS))
         current = [it for it in self.deliveries if self.holder(it) and self.waits(it)]
         stale = [it for it in self.deliveries if not self.holder(it) and self.waits(it)]
         repeated = [it for it in self.deliveries if self.holder(it) and not self.waits(it)]
@@ -188,56 +199,61 @@ class MailboxesBesideAModel(Story):
         return lanes.holder(self.mailboxes.values(), delivery.lease)  # type: ignore[return-value]
 
     def waits(self, delivery: Delivery) -> bool:
-        return self.mailboxes[delivery.participant.id].find(name_of(delivery)) is not None
+        return self.mailboxes[delivery.participant.id].find(name_of(delivery.event)) is not None
 
     @rule(data=st.data(), number=st.integers(1, 4))
     def decide_often(self, data: st.DataObject, number: int) -> None:
         for _ in range(number):
-            self.decide(data, set(), conflict=False, last=False)
+            self.decide(data, set(), 1, conflict=False, last=False)
 
     @rule(
         data=st.data(),
         cancel=st.sets(st.sampled_from(KEYS), max_size=1),
+        several=DEPTHS,
         conflict=st.sampled_from([False, False, False, True]),
         last=st.sampled_from([False, False, True]),
     )
-    def decide(self, data: st.DataObject, cancel: set[str], *, conflict: bool, last: bool) -> None:
+    def decide(self, data: st.DataObject, cancel: set[str], several: int, *, conflict: bool, last: bool) -> None:
         delivery, mailbox = self.any_delivery(data)
-        name, person = name_of(delivery), delivery.participant.id
-        handled = [*self.mailboxes[person].handled, name]
-        decision = Decision(
-            state=StateChange("echo", "ACTIVE", {"handled": handled}, FIRST_VERSION + len(handled) - 1 - conflict),
-            say=(Say(id=MessageId(self.db.new_id()), content=Text(name)),),
-            cancel=tuple(f"{person}/{key}" for key in cancel),
+        person = delivery.participant.id
+        keys = tuple(f"{person}/{key}" for key in cancel)
+        also = tuple(
+            item for item in delivery.behind[: several - 1] if getattr(item.event, "dedupe_key", "") not in keys
         )
+        names = [name_of(item) for item in (delivery.event, *also)]
+        handled = [*self.mailboxes[person].handled, *names]
+        decision = Decision(
+            state=StateChange("echo", "ACTIVE", {"handled": handled}, self.mailboxes[person].version - conflict),
+            say=tuple(Say(id=MessageId(self.db.new_id()), content=Text(name)) for name in names),
+            cancel=keys,
+        )
+        decided = Decided(delivery, decision, None if last else LEASE_SECONDS, also)
         if mailbox is None:
             with pytest.raises(LeaseLostError):
-                self.commit(delivery, decision, last=last)
+                self.portal(commit, self.db, decided)
             return
-        if any(event.name == name for event in mailbox.aside):
+        if any(event.name in names for event in mailbox.aside):
             return  # handed out again in place of a lost answer, and out of attempts by that
-        event = mailbox.find(name)
-        if event is not None and conflict:
+        there = [event for event in mailbox.events if event.name in names]
+        if there and (conflict or len(there) < len(names)):
             with pytest.raises(VersionConflictError):
-                self.commit(delivery, decision, last=last)
+                self.portal(commit, self.db, decided)
             return
-        following = self.commit(delivery, decision, last=last)
-        if event is not None:
-            mailbox.events = [it for it in mailbox.events if it is not event and it.key not in decision.cancel]
-            mailbox.handled.append(name)
+        following = self.portal(commit, self.db, decided)
+        if there:
+            mailbox.events = [it for it in mailbox.events if it.name not in names and it.key not in keys]
+            mailbox.handled += names
+            mailbox.version += 1
         if last:
             mailbox.let_go(self.now)
             assert following is None
             return
         mailbox.keep(self.now, orderly=True)
+        mailbox.depth = delivery.depth
         expected = mailbox.hand_out()
         assert (following is None) == (expected is None)
         if following is not None:
             self.note(following, expected, goes_on=delivery.lease)
-
-    def commit(self, delivery: Delivery, decision: Decision, *, last: bool) -> Delivery | None:
-        next_within = None if last else LEASE_SECONDS
-        return self.portal(decide, self.db, delivery, decision, next_within=next_within)
 
     @rule(data=st.data(), delay=st.sampled_from([0.0, 5.0]), blocked=st.sampled_from([0.0, 5.0, 40.0]))
     def fail(self, data: st.DataObject, delay: float, blocked: float) -> None:
@@ -247,7 +263,7 @@ class MailboxesBesideAModel(Story):
             options = {"error": "boom", "delay": delay, "blocked": blocked, "limit": BLOCK_LIMIT}
             return self.portal(self.db.store.mailboxes.retry, delivery.lease, delivery.event.id, **options)
 
-        if mailbox is None or not mailbox.events or mailbox.events[0].name != name_of(delivery):
+        if mailbox is None or not mailbox.events or mailbox.events[0].name != name_of(delivery.event):
             with pytest.raises(LeaseLostError):
                 retry()
             return

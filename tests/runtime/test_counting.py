@@ -126,14 +126,14 @@ async def test_claims_and_transactions_are_counted(tmp_path: Path, autojump_cloc
 
 
 class Stubborn(EchoFlow):
-    """Fails once at one word, and always at another."""
+    """Fails twice at one word, the first time before it is the first in its mailbox, and always at another."""
 
-    failed = False
+    failures = 0
 
     async def handle(self, event: Event, state: FlowState, context: FlowContext) -> Decision:
         text = getattr(event, "text", "")
-        if text == "never" or (text == "once" and not self.failed):
-            self.failed = self.failed or text == "once"
+        if text == "never" or (text == "twice" and self.failures < 2):
+            self.failures += text == "twice"
             raise ValueError(text)
         return await super().handle(event, state, context)
 
@@ -146,7 +146,7 @@ async def test_events_and_sends_are_counted(tmp_path: Path, autojump_clock: Mock
         open_runtime(tmp_path, flows=[Stubborn()], channel=channel, metrics=metrics) as runtime,
         running(runtime),
     ):
-        await runtime.hear("fine", "once", "never")
+        await runtime.hear("fine", "twice", "never")
         await trio.sleep(60)
         assert (await Observations(runtime.store).latest()).in_doubt == 1
         await trio.sleep(600)

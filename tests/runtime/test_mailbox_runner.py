@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import trio
@@ -12,6 +13,7 @@ from promptpipe.model.events import Replied
 from promptpipe.model.ids import ParticipantId, WorkerId
 from promptpipe.model.leases import Claim
 from promptpipe.model.messages import MessageStatus
+from promptpipe.runtime.mailbox_runner import EVENTS_AT_ONCE
 from tests.support.echo import EchoFlow
 from tests.support.people import BOB
 from tests.support.runtime import open_runtime, running
@@ -100,6 +102,62 @@ async def test_suspect_that_was_cleared_keeps_no_other_waiting(tmp_path: Path, a
             await trio.sleep(3)
             assert runtime.channel.texts == ["echo: one", "echo: hello"]
             assert runtime.rows("SELECT crashes FROM lanes WHERE kind = 'mailbox'") == [(0,), (0,)]
+
+
+async def test_events_that_wait_behind_each_other_are_one_commit(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """As many as belong together, in order, as if each had been one of its own."""
+    trouble = Trouble()
+    async with open_runtime(tmp_path, wrap=trouble.wrap) as runtime:
+        texts = [f"{number}" for number in range(EVENTS_AT_ONCE + 3)]
+        await runtime.hear(*texts)
+        async with running(runtime):
+            await trio.sleep(1)
+        assert runtime.channel.texts == [f"echo: {text}" for text in texts]
+        assert trouble.calls.count("mailboxes.decide") == 2
+        [(data,)] = runtime.rows("SELECT state_data FROM flow_states")
+        assert json.loads(str(data))["heard"] == [f"echo: {text}" for text in texts]
+
+
+async def test_nobody_waits_for_what_is_slow_behind_them(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """It is handled again, with all the time that it needs, once it is the first."""
+
+    class Thinking(EchoFlow):
+        async def handle(self, event: Event, state: FlowState, context: FlowContext) -> Decision:
+            assert isinstance(event, Replied)
+            await trio.sleep(60 if event.text == "think" else 0)
+            return await super().handle(event, state, context)
+
+    async with open_runtime(tmp_path, flows=[Thinking()]) as runtime:
+        await runtime.hear("one", "two", "think", "three")
+        async with running(runtime):
+            await trio.sleep(0.2)
+            assert runtime.channel.texts == ["echo: one", "echo: two"]
+            await trio.sleep(61)
+            assert runtime.channel.texts == ["echo: one", "echo: two", "echo: think", "echo: three"]
+
+
+async def test_failure_costs_those_before_it_nothing(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """They are answered at once, whether it fails in its flow or when it is stored; it is set aside by itself."""
+
+    class Unstorable(Troublesome):
+        async def handle(self, event: Event, state: FlowState, context: FlowContext) -> Decision:
+            decision = await super().handle(event, state, context)
+            assert decision.state is not None
+            if isinstance(event, Replied) and event.text == "object":
+                decision.state.data["heard"] = object()  # type: ignore[index]
+            return decision
+
+    for number, bad in enumerate(("trouble", "object")):
+        folder = tmp_path / bad
+        folder.mkdir()
+        async with open_runtime(folder, flows=[Unstorable(fail)]) as runtime:
+            await runtime.hear("one", bad, "two")
+            async with running(runtime):
+                await trio.sleep(0.2)
+                assert runtime.channel.texts == ["echo: one"], number
+                await trio.sleep(300)
+                assert runtime.channel.texts == ["echo: one", "echo: two"]
+                assert runtime.rows("SELECT count(*) FROM mailbox_events WHERE seq IS NULL") == [(1,)]
 
 
 async def test_event_that_fails_once_is_not_lost(tmp_path: Path, autojump_clock: MockClock) -> None:

@@ -109,6 +109,7 @@ class Database(ABC):
         suspect: bool = True,
         thorough: bool = True,
         queues: Sequence[str] = ("default",),
+        depth: int = 1,
     ) -> Claim:
         """Return a request for work, by this worker unless another is named."""
         name = self.worker if worker is None else WorkerId(worker)
@@ -120,6 +121,7 @@ class Database(ABC):
             suspect=suspect,
             thorough=thorough,
             queues=queues,
+            depth=depth,
         )
 
 

@@ -13,7 +13,12 @@ if TYPE_CHECKING:
 
 async def decide(db: Database, delivery: Delivery, decision: Decision, *, next_within: float | None) -> Delivery | None:
     """Apply a decision and return the next delivery of the same mailbox; raise why it could not be applied."""
-    [answer] = await db.store.mailboxes.decide([Decided(delivery, decision, next_within)])
+    return await commit(db, Decided(delivery, decision, next_within))
+
+
+async def commit(db: Database, decided: Decided) -> Delivery | None:
+    """Apply what was decided about a delivery, and return the next; raise why it could not be applied."""
+    [answer] = await db.store.mailboxes.decide([decided])
     if isinstance(answer, Exception):
         raise answer
     return answer

@@ -9,7 +9,7 @@ from promptpipe.model.events import Replied, TimerFired
 from tests.support.lanes import ModelLane
 
 if TYPE_CHECKING:
-    from promptpipe.model.decisions import Delivery
+    from promptpipe.model.events import StoredEvent
 
 MAX_ATTEMPTS = 3
 """Of each event, for poison to show itself within a story."""
@@ -29,6 +29,8 @@ class ModelEvent:
 class Mailbox(ModelLane):
     """A mailbox, and what became of what was in it."""
 
+    depth: int = 1
+    version: int = 1
     events: list[ModelEvent] = field(default_factory=list)
     aside: list[ModelEvent] = field(default_factory=list)
     handled: list[str] = field(default_factory=list)
@@ -52,6 +54,11 @@ class Mailbox(ModelLane):
         self.release(None)
         return None
 
+    @property
+    def behind(self) -> list[str]:
+        """What is handed out behind the head."""
+        return [event.name for event in self.events[1 : self.depth]]
+
     def let_go(self, due: float) -> None:
         self.release(due if self.events else None)
 
@@ -61,8 +68,8 @@ class Mailbox(ModelLane):
         self.let_go(now)
 
 
-def name_of(delivery: Delivery) -> str:
-    match delivery.event.event:
+def name_of(stored: StoredEvent) -> str:
+    match stored.event:
         case Replied(text=name):
             return name
         case TimerFired(job_id=name):

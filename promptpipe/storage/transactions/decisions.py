@@ -42,12 +42,15 @@ async def _placed(tx: Transaction, decided: Decisions) -> list[Placed]:
         return []
     people = await participants.those(tx, talkers)
     told = []
+    keys: set[str] = set()
     for participant_id, decision in decided:
         for say in decision.say:
             if participant_id not in people:
                 raise NotFoundError("participant", participant_id)
-            if await messages.with_key(tx, say.dedupe_key) is not None:
-                continue
+            if say.dedupe_key is not None:
+                if say.dedupe_key in keys or await messages.with_key(tx, say.dedupe_key) is not None:
+                    continue
+                keys.add(say.dedupe_key)
             new = NewMessage(
                 id=say.id,
                 participant_id=participant_id,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from promptpipe.model.errors import LeaseLostError
 from promptpipe.model.leases import KEPT_SHARE, SUSPECT_FROM, Lease, Work
@@ -30,21 +30,30 @@ async def append(tx: Transaction, work: Work, keys: Sequence[str], priority: int
     return [next(following[key]) for key in keys]
 
 
-async def claim(tx: Transaction, work: Work, request: Claim) -> tuple[list[Lease], Lease | None, float | None]:
-    """Lease due lanes, of replies before broadcasts the longest due; and the suspect, if one was asked for.
+class Taken(NamedTuple):
+    """Lanes that were leased, those *abandoned* whose last holder vanished; and the suspect, if there was one.
 
-    Return also the seconds until the next lane is due; None when none is in sight.
+    *due_in* is in how many seconds the next lane is due; None when none is in sight.
     """
-    leases, due_in = await _lease(tx, work, request, request.limit, crashed=False)
+
+    leases: list[Lease]
+    suspect: Lease | None
+    abandoned: frozenset[Lease]
+    due_in: float | None
+
+
+async def claim(tx: Transaction, work: Work, request: Claim) -> Taken:
+    """Lease due lanes, of replies before broadcasts the longest due; and the suspect, if one was asked for."""
+    leases, abandoned, due_in = await _lease(tx, work, request, request.limit, crashed=False)
     suspects: list[Lease] = []
     if request.suspect and request.thorough and len(leases) < request.limit:
-        suspects, due_in = await _lease(tx, work, request, 1, crashed=True)
-    return leases, suspects[0] if suspects else None, due_in
+        suspects, _, due_in = await _lease(tx, work, request, 1, crashed=True)
+    return Taken(leases, suspects[0] if suspects else None, abandoned.union(suspects), due_in)
 
 
 async def _lease(
     tx: Transaction, work: Work, request: Claim, limit: int, *, crashed: bool
-) -> tuple[list[Lease], float | None]:
+) -> tuple[list[Lease], frozenset[Lease], float | None]:
     wanted = {
         "kind": work.value,
         "limit": limit,
@@ -56,9 +65,12 @@ async def _lease(
     }
     rows, [following] = await tx.several(("claim_lanes", wanted), ("next_due_lane", {"kind": work.value}))
     due_in = following["due_in"]
-    ordered = sorted(rows, key=lambda row: (row["priority"], row["key"]))
-    leases = [Lease(work, row["key"], row["fence"]) for row in ordered]
-    return leases, None if due_in is None else due_in.total_seconds()
+    leased = {Lease(work, row["key"], row["fence"]): row for row in rows}
+    return (
+        sorted(leased, key=lambda lease: (leased[lease]["priority"], lease.key)),
+        frozenset(lease for lease, row in leased.items() if row["crashes"]),
+        None if due_in is None else due_in.total_seconds(),
+    )
 
 
 async def check(tx: Transaction, lease: Lease) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from promptpipe.model.events import PromptOrdered, TimerFired, TimerLost, encoded
@@ -57,17 +58,20 @@ def _key(event: Event) -> str | None:
 async def heads(tx: Transaction, participant_ids: Sequence[str]) -> dict[str, Row]:
     """Return the first events of those mailboxes that are not empty, by their participants."""
     [rows] = await tx.several(look(participant_ids))
-    return by_mailbox(rows)
+    return {participant_id: first for participant_id, [first] in by_mailbox(rows).items()}
 
 
-def look(participant_ids: Sequence[str]) -> tuple[str, dict[str, object]]:
-    """Return the statement, with its values, that finds the first events; `by_mailbox` reads its answer."""
-    return "head_events", {"participant_ids": list(participant_ids)}
+def look(participant_ids: Sequence[str], depth: int = 1) -> tuple[str, dict[str, object]]:
+    """Return the statement, with its values, that finds the first *depth* events; `by_mailbox` reads its answer."""
+    return "head_events", {"participant_ids": list(participant_ids), "depth": depth}
 
 
-def by_mailbox(rows: Sequence[Row]) -> dict[str, Row]:
-    """Return the first events by their participants."""
-    return {row["participant_id"]: row for row in rows}
+def by_mailbox(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Return the first events by their participants, in their order."""
+    found: dict[str, list[Row]] = defaultdict(list)
+    for row in sorted(rows, key=lambda row: row["seq"]):
+        found[row["participant_id"]].append(row)
+    return found
 
 
 async def remove(tx: Transaction, ids: Collection[str]) -> frozenset[str]:

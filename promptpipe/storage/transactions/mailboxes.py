@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from promptpipe.model.decisions import Delivery
-from promptpipe.model.errors import FlowError, LeaseLostError, NotFoundError, StoreUnavailableError
+from promptpipe.model.errors import (
+    FlowError,
+    LeaseLostError,
+    NotFoundError,
+    StoreUnavailableError,
+    VersionConflictError,
+)
 from promptpipe.model.events import Replied, StoredEvent, decoded
 from promptpipe.model.ids import EventId
 from promptpipe.model.leases import Claimed, Work
@@ -14,7 +21,7 @@ from promptpipe.storage.transactions import decisions, lanes, mailbox_events, pa
 from promptpipe.storage.transactions.values import from_json, span
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from promptpipe.model.decisions import Decided
     from promptpipe.model.leases import Claim, Lease
@@ -69,39 +76,44 @@ class MailboxTransactions:
 
 
 async def _claim(tx: Transaction, request: Claim) -> Claimed[Delivery]:
-    leases, suspect, next_due_in = await lanes.claim(tx, Work.MAILBOX, request)
-    deliveries = await _hand_out(tx, leases if suspect is None else [*leases, suspect])
+    taken = await lanes.claim(tx, Work.MAILBOX, request)
+    held = taken.leases if taken.suspect is None else [*taken.leases, taken.suspect]
+    deliveries = await _hand_out(tx, {lease: 1 if lease in taken.abandoned else request.depth for lease in held})
     return Claimed(
-        items=[delivery for lease in leases if (delivery := deliveries[lease.key]) is not None],
-        suspect=None if suspect is None else deliveries[suspect.key],
-        next_due_in=next_due_in,
+        items=[delivery for lease in taken.leases if (delivery := deliveries[lease.key]) is not None],
+        suspect=None if taken.suspect is None else deliveries[taken.suspect.key],
+        next_due_in=taken.due_in,
     )
 
 
-async def _hand_out(tx: Transaction, leases: Sequence[Lease]) -> dict[str, Delivery | None]:
+async def _hand_out(tx: Transaction, depths: Mapping[Lease, int]) -> dict[str, Delivery | None]:
     """Hand out the heads of held mailboxes, setting aside what cannot be; release those that are empty.
 
-    Return them by the mailboxes' keys.
+    *depths* says how many events of each are handed out at once. Return them by the mailboxes' keys.
     """
-    deliveries: dict[str, Delivery | None] = {lease.key: None for lease in leases}
-    waiting = list(leases)
+    deliveries: dict[str, Delivery | None] = {lease.key: None for lease in depths}
+    waiting = list(depths)
     while waiting:
         keys = [lease.key for lease in waiting]
-        rows, *about = await tx.several(mailbox_events.look(keys), *participants.look(keys))
-        heads, conversations = mailbox_events.by_mailbox(rows), participants.conversations(*about)
-        await lanes.release(tx, [lease for lease in waiting if lease.key not in heads], None)
-        waiting = [lease for lease in waiting if lease.key in heads]
+        rows, *about = await tx.several(
+            mailbox_events.look(keys, max(depths[lease] for lease in waiting)), *participants.look(keys)
+        )
+        events, conversations = mailbox_events.by_mailbox(rows), participants.conversations(*about)
+        await lanes.release(tx, [lease for lease in waiting if lease.key not in events], None)
+        waiting = [lease for lease in waiting if lease.key in events]
         for lease in waiting:
-            head = heads[lease.key]
+            [head, *behind] = events[lease.key][: depths[lease]]
             try:
-                deliveries[lease.key] = _delivery(lease, head, conversations.get(lease.key))
+                delivery = _delivery(lease, head, conversations.get(lease.key))
             except NotFoundError:
                 await mailbox_events.remove(tx, [head["id"]])  # of somebody who was erased
             except (FlowError, ValueError) as error:
                 await mailbox_events.set_aside(tx, head, str(error))
+            else:
+                deliveries[lease.key] = replace(delivery, behind=tuple(_readable(behind)), depth=depths[lease])
         fit = [lease for lease in waiting if deliveries[lease.key] is not None]
         if fit:
-            await tx.run("hand_out_events", ids=[heads[lease.key]["id"] for lease in fit])
+            await tx.run("hand_out_events", ids=[events[lease.key][0]["id"] for lease in fit])
         waiting = [lease for lease in waiting if deliveries[lease.key] is None]
     return deliveries
 
@@ -112,19 +124,31 @@ def _delivery(lease: Lease, head: Row, conversation: Conversation | None) -> Del
         raise FlowError(OUT_OF_ATTEMPTS)
     if conversation is None:
         raise NotFoundError("participant", lease.key)
-    event = StoredEvent(
-        id=EventId(head["id"]),
-        attempt=head["attempt"] + 1,
-        blocked=head["blocked"].total_seconds(),
-        created_at=head["created_at"],
-        event=decoded(head["kind"], from_json(head["payload"])),
-    )
     return Delivery(
         lease=lease,
-        event=event,
+        event=_stored(head, attempt=head["attempt"] + 1),
         participant=conversation.participant,
         states=conversation.states(),
         hooks=conversation.hooks(),
+    )
+
+
+def _readable(rows: Sequence[Row]) -> Iterator[StoredEvent]:
+    """Give events that wait behind a head, until one comes that is to be looked at when it is the head."""
+    for row in rows:
+        try:
+            yield _stored(row, attempt=1)
+        except (FlowError, ValueError):
+            return
+
+
+def _stored(row: Row, *, attempt: int) -> StoredEvent:
+    return StoredEvent(
+        id=EventId(row["id"]),
+        attempt=attempt,
+        blocked=row["blocked"].total_seconds(),
+        created_at=row["created_at"],
+        event=decoded(row["kind"], from_json(row["payload"])),
     )
 
 
@@ -132,12 +156,11 @@ async def _decide(tx: Transaction, decided: Sequence[Decided]) -> Following:
     [rows] = await tx.several(lanes.look(Work.MAILBOX, [item.delivery.lease for item in decided]))
     held = lanes.held(Work.MAILBOX, rows)
     ours = [item for item in decided if item.delivery.lease in held]
-    # Without its event a decision is void. Under a lease that holds, the event is gone because it was removed
-    # meanwhile (a timer canceled), or because this very call was committed before and its answer lost: go on.
-    handled = await mailbox_events.remove(tx, [item.delivery.event.id for item in ours])
-    valid = [item for item in ours if item.delivery.event.id in handled]
+    valid = await _removed(tx, ours)
     await decisions.apply(tx, [(item.delivery.participant.id, item.decision) for item in valid])
-    responses = [event.response_id for item in valid if isinstance(event := item.delivery.event.event, Replied)]
+    responses = [
+        stored.event.response_id for item in valid for stored in item.events if isinstance(stored.event, Replied)
+    ]
     if responses:
         await tx.run("mark_responses_processed", ids=responses)
     for item in valid:
@@ -146,14 +169,32 @@ async def _decide(tx: Transaction, decided: Sequence[Decided]) -> Following:
             await tx.run("insert_refusal", event_id=item.delivery.event.id, reason=reason)
     following: dict[str, Delivery | None] = {}
     for seconds in {item.next_within for item in ours}:
-        leases = [item.delivery.lease for item in ours if item.next_within == seconds]
+        depths = {item.delivery.lease: item.delivery.depth for item in ours if item.next_within == seconds}
         if seconds is None:
-            await _release(tx, leases, 0.0)
-            following |= dict.fromkeys(lease.key for lease in leases)
+            await _release(tx, list(depths), 0.0)
+            following |= dict.fromkeys(lease.key for lease in depths)
         else:
-            await lanes.keep(tx, leases, seconds, orderly=True)
-            following |= await _hand_out(tx, leases)
+            await lanes.keep(tx, list(depths), seconds, orderly=True)
+            following |= await _hand_out(tx, depths)
     return [following[lease.key] if (lease := item.delivery.lease) in held else lanes.lost(lease) for item in decided]
+
+
+async def _removed(tx: Transaction, ours: Sequence[Decided]) -> list[Decided]:
+    """Remove the events that decisions are about, and return those decisions that are to be applied.
+
+    Without its event a decision is void. Under a lease that holds, the event is gone because it was removed meanwhile
+    (a timer canceled), or because this very call was committed before and its answer lost: go on. When only some of
+    several are gone, the others are to be handled without them: raise `VersionConflictError`.
+    """
+    gone = await mailbox_events.remove(tx, [event.id for item in ours for event in item.events])
+    valid = []
+    for item in ours:
+        removed = sum(event.id in gone for event in item.events)
+        if removed == len(item.events):
+            valid.append(item)
+        elif removed:
+            raise VersionConflictError(f"an event of {item.delivery.participant.id} was removed meanwhile")
+    return valid
 
 
 async def _retry(

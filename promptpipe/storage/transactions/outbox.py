@@ -128,10 +128,10 @@ async def _resolve(tx: Transaction, message_id: MessageId, resolution: Resolutio
 async def _claim(tx: Transaction, request: Claim) -> Claimed[Lease]:
     postponed, [following] = await tx.several(("postponed_messages", {"limit": ADMIT_LIMIT}), ("next_postponed", {}))
     await _admit(tx, postponed)
-    leases, suspect, next_due_in = await lanes.claim(tx, Work.OUTBOX, request)
-    dues = [next_due_in, None if following["due_in"] is None else following["due_in"].total_seconds()]
+    taken = await lanes.claim(tx, Work.OUTBOX, request)
+    dues = [taken.due_in, None if following["due_in"] is None else following["due_in"].total_seconds()]
     next_due_in = min((due for due in dues if due is not None), default=None)
-    return Claimed(items=leases, suspect=suspect, next_due_in=next_due_in)
+    return Claimed(items=taken.leases, suspect=taken.suspect, next_due_in=next_due_in)
 
 
 async def _admit(tx: Transaction, postponed: Sequence[Row]) -> None:

@@ -14,7 +14,7 @@ from promptpipe.model.ids import JobId, ParticipantId, ScheduleId
 from promptpipe.model.leases import Work
 from promptpipe.model.recurrence import Recurrence
 from promptpipe.model.retry import DEFAULT_MAX_ATTEMPTS
-from promptpipe.model.schedules import Fired, Misfire, Schedule, expiry, put_off, settle
+from promptpipe.model.schedules import Fired, Misfire, Schedule, expiry, made_by, put_off, settle
 from promptpipe.storage.transactions import mailbox_events
 from promptpipe.storage.transactions.pages import page
 from promptpipe.storage.transactions.values import from_json, to_json
@@ -169,7 +169,7 @@ async def _take_back(tx: Transaction, schedule_id: ScheduleId, participant_id: P
     """End what a participant's schedule has made and nobody has handled; a decision about it is void from now on."""
     if participant_id is None:
         return
-    whose = {"participant_id": participant_id, "prefix": f"schedule:{schedule_id}:"}
+    whose = {"participant_id": participant_id, "prefix": made_by(schedule_id)}
     jobs, events = await tx.several(("live_jobs_of_schedule", whose), ("waiting_events_of_schedule", whose))
     if jobs:
         await tx.run("cancel_jobs", ids=[row["id"] for row in jobs])

@@ -32,7 +32,7 @@ UPDATE lanes SET
     crashes = crashes + leased::int, leased = true, worker = :worker, fence = (SELECT nextval('fences')),
     due_at = promptpipe_now() + :lease
 FROM due WHERE kind = :kind AND lanes.key = due.key
-RETURNING lanes.key, fence, priority
+RETURNING lanes.key, fence, priority, crashes
 
 -- name: next_due_lane
 SELECT min(due_at) - promptpipe_now() AS due_in FROM unnest(ARRAY[0, 1]) AS level (priority), LATERAL (

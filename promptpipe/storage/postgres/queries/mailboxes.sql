@@ -6,8 +6,10 @@ FROM jsonb_to_recordset(:events::jsonb) AS event (id text, participant_id text, 
     job_id text, dedupe_key text)
 
 -- name: head_events
+-- The first *depth* of each mailbox.
 SELECT head.* FROM unnest(:participant_ids::text[]) AS wanted (participant_id), LATERAL (
-    SELECT * FROM mailbox_events WHERE participant_id = wanted.participant_id AND seq IS NOT NULL ORDER BY seq LIMIT 1
+    SELECT id, participant_id, seq, kind, payload, attempt, max_attempts, blocked, created_at
+    FROM mailbox_events WHERE participant_id = wanted.participant_id AND seq IS NOT NULL ORDER BY seq LIMIT :depth
 ) AS head
 
 -- name: hand_out_events

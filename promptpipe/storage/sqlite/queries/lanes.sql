@@ -40,7 +40,7 @@ WHERE kind = :kind AND key IN (
     )
     LIMIT :limit
 )
-RETURNING key, fence, priority;
+RETURNING key, fence, priority, crashes;
 UPDATE sequences SET value = value + 1 WHERE name = 'fence' AND changes() > 0
 
 -- name: next_due_lane

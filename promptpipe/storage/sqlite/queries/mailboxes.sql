@@ -6,10 +6,10 @@ SELECT value ->> 'id', value ->> 'participant_id', value ->> 'seq', value ->> 'k
 FROM json_each(:events)
 
 -- name: head_events
-SELECT * FROM mailbox_events WHERE id IN (
-    SELECT (SELECT id FROM mailbox_events
-            WHERE participant_id = wanted.value AND seq IS NOT NULL ORDER BY seq LIMIT 1)
-    FROM json_each(:participant_ids) AS wanted
+-- The first *depth* of each mailbox.
+SELECT head.id, participant_id, seq, kind, payload, attempt, max_attempts, blocked, created_at
+FROM json_each(:participant_ids) AS wanted CROSS JOIN mailbox_events AS head ON head.rowid IN (
+    SELECT rowid FROM mailbox_events WHERE participant_id = wanted.value AND seq IS NOT NULL ORDER BY seq LIMIT :depth
 )
 
 -- name: hand_out_events
