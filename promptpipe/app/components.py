@@ -98,7 +98,7 @@ def _open_store(
     path = settings.sqlite_path
     if path is not None:
         return open_sqlite_store(
-            path, clock=clock, ids=new_id, worker=worker, rules=rules, on_commit=wakeups, metrics=metrics
+            path, clock=clock, ids=new_id, worker=worker, rules=rules, runners=wakeups, metrics=metrics
         )
     from promptpipe.storage import postgres  # noqa: PLC0415  on a file the service starts faster without it
 
@@ -107,7 +107,7 @@ def _open_store(
         ids=new_id,
         worker=worker,
         rules=replace(rules, linger=settings.whatsapp.send_timeout),
-        wake=wakeups,
+        runners=wakeups,
         metrics=metrics,
     )
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from promptpipe.model.ids import WorkerId
 
-T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 SUSPECT_FROM = 2
 """Crashes in a row from which a job or lane is a suspect: claimed alone, after the others (ADR 0004)."""
@@ -67,11 +67,11 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Claimed(Generic[T]):
+class Claimed(Generic[T_co]):
     """What a claim handed out, and the seconds until more becomes due (None: nothing in sight)."""
 
-    items: Sequence[T]
-    suspect: T | None = None
+    items: Sequence[T_co]
+    suspect: T_co | None = None
     next_due_in: float | None = None
 
 

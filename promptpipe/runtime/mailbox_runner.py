@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from promptpipe.model.decisions import Decision, Delivery
     from promptpipe.model.events import StoredEvent
-    from promptpipe.model.leases import Claim, Claimed
     from promptpipe.ports.store import MailboxStore
     from promptpipe.runtime.lease_keeper import Hold
     from promptpipe.runtime.worker import Worker
@@ -61,10 +60,14 @@ class MailboxRunner:
         self._worker = worker
         self._keeper = worker.keeper
         self._persistence = worker.persistence
-        self._depth = EVENTS_AT_ONCE if quick else 1
         self._commit = Together(store.decide)
         self._loop: ClaimLoop[Delivery] = ClaimLoop(
-            Work.MAILBOX, worker, slots=slots, claim=self._claim, handle=self._handle
+            Work.MAILBOX,
+            worker,
+            slots=slots,
+            claim=store.claim,
+            handle=self._handle,
+            depth=EVENTS_AT_ONCE if quick else 1,
         )
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -74,9 +77,6 @@ class MailboxRunner:
     def stop(self) -> None:
         """Claim nothing more, and hand out no further event of the mailboxes that are held."""
         self._loop.stop()
-
-    async def _claim(self, claim: Claim) -> Claimed[Delivery]:
-        return await self._store.claim(replace(claim, depth=self._depth))
 
     async def _handle(self, piece: Piece[Delivery], scope: trio.CancelScope) -> None:
         limit = 1 if piece.suspect else EVENTS_IN_A_ROW

@@ -11,7 +11,7 @@ import trio
 
 from promptpipe.model.errors import LeaseLostError, StoreUnavailableError, described
 from promptpipe.model.leases import Work
-from promptpipe.model.messages import Departure, SendRecord, SendResult, Verdict
+from promptpipe.model.messages import Departure, SendOrder, SendRecord, SendResult, Verdict
 from promptpipe.model.sending import settle
 from promptpipe.runtime.claim_loop import ClaimLoop, Piece
 from promptpipe.runtime.together import Together
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from promptpipe.model.leases import Lease
-    from promptpipe.model.messages import SendOrder
     from promptpipe.ports.channel import Channel
     from promptpipe.ports.store import OutboxStore
     from promptpipe.runtime.lease_keeper import Hold
@@ -54,7 +53,7 @@ class OutboxSender:
         # Each for one lane, many in one commit.
         self._mark = Together(partial(store.mark_sending, seconds=worker.keeper.lease_seconds))
         self._commit = Together(store.record)
-        self._loop: ClaimLoop[Lease] = ClaimLoop(
+        self._loop: ClaimLoop[Lease | SendOrder] = ClaimLoop(
             Work.OUTBOX, worker, slots=slots, claim=store.claim, handle=self._handle
         )
 
@@ -66,13 +65,17 @@ class OutboxSender:
         """Claim nothing more, and mark no further message of the lanes that are held."""
         self._loop.stop()
 
-    async def _handle(self, piece: Piece[Lease], scope: trio.CancelScope) -> None:
+    async def _handle(self, piece: Piece[Lease | SendOrder], scope: trio.CancelScope) -> None:
+        """Send what waits in a lane. One whose head came with an order was marked by the commit that brought it."""
         limit = 1 if piece.suspect else MESSAGES_IN_A_ROW
-        await self._keeper.hold(piece.item, piece.claimed_at, scope, partial(self._send_lane, limit=limit))
+        first = piece.item if isinstance(piece.item, SendOrder) else None
+        lease = piece.item.lease if isinstance(piece.item, SendOrder) else piece.item
+        send_lane = partial(self._send_lane, first=first, limit=limit)
+        await self._keeper.hold(lease, piece.claimed_at, scope, send_lane)
 
-    async def _send_lane(self, hold: Hold, *, limit: int) -> None:
+    async def _send_lane(self, hold: Hold, *, first: SendOrder | None, limit: int) -> None:
         started = self._keeper.started()
-        order = await self._persistence.until_committed(partial(self._mark, hold.lease))
+        order = first or await self._persistence.until_committed(partial(self._mark, hold.lease))
         sent = 0
         while order is not None:
             current = order

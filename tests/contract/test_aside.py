@@ -91,9 +91,9 @@ async def test_event_that_is_retried_comes_last(db: Database) -> None:
     """The conversation has gone on meanwhile: it re-enters at the tail, as if it had never been tried."""
     event_id = await poisoned(db)
     await tell(db, "two")
-    db.woken.clear()
+    db.runners.woken.clear()
     await db.store.aside.retry(event_id)
-    assert db.woken == [Work.MAILBOX]
+    assert db.runners.woken == [Work.MAILBOX]
     assert await aside(db) == []
     first = await claim(db)
     assert text_of(first) == "two"

@@ -56,7 +56,7 @@ async def test_many_are_enqueued_in_one_commit(db: Database) -> None:
     ]
     new.append(job(db, after=0.000001, dedupe_key="k", participant_id=ParticipantId("p")))
     assert await db.store.jobs.enqueue_many(new) == [(item.id, True) for item in new]
-    assert db.woken == [Work.JOB]
+    assert db.runners.woken == [Work.JOB]
     for item in new:
         stored = await db.store.jobs.get(item.id)
         assert stored.created_at == db.clock.now()
@@ -78,7 +78,7 @@ async def test_many_keep_their_keys(db: Database) -> None:
 async def test_none_are_enqueued(db: Database) -> None:
     """Nothing is no error, and wakes nobody."""
     assert await db.store.jobs.enqueue_many([]) == []
-    assert db.woken == []
+    assert db.runners.woken == []
 
 
 async def test_each_ends_as_it_ended(db: Database) -> None:

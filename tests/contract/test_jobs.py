@@ -69,7 +69,7 @@ async def test_job_is_claimed_when_due_and_not_before(db: Database) -> None:
 async def test_enqueuing_wakes_the_job_runner(db: Database) -> None:
     """Nobody waits for a poll: the commit itself says that there is work."""
     await db.store.jobs.enqueue(job(db))
-    assert db.woken == [Work.JOB]
+    assert db.runners.woken == [Work.JOB]
 
 
 async def test_claims_take_priorities_first_then_time(db: Database) -> None:

@@ -276,7 +276,7 @@ async def test_mailboxes_of_many_are_claimed_together(db: Database) -> None:
 async def test_ingest_wakes_the_mailbox_runner(db: Database) -> None:
     """The commit that appends an event says so."""
     await tell(db, "hi")
-    assert db.woken == [Work.MAILBOX]
+    assert db.runners.woken == [Work.MAILBOX]
 
 
 # ---------------------------------------------------------------- timers in decisions

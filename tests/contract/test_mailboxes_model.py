@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import hypothesis.strategies as st
 import pytest
@@ -20,8 +20,9 @@ from hypothesis.stateful import initialize, invariant, precondition, rule
 
 from promptpipe.model.decisions import Decided, Decision, Say, StateChange
 from promptpipe.model.errors import LeaseLostError, VersionConflictError
-from promptpipe.model.ids import JobId, MessageId, WorkerId
+from promptpipe.model.ids import JobId, MessageId, ParticipantId, WorkerId
 from promptpipe.model.jobs import Ending, Fire, NewJob
+from promptpipe.model.leases import Work
 from promptpipe.model.listing import PageRequest
 from promptpipe.model.messages import Text
 from promptpipe.storage.transactions import mailbox_events
@@ -36,17 +37,20 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from promptpipe.model.decisions import Delivery
-    from promptpipe.model.ids import ParticipantId
     from promptpipe.model.leases import Lease
 
 pytestmark = pytest.mark.slow
 
 NUMBERS = ("+16505550001", "+16505550002", "+16505550003")
+NOBODY = ("", 0, 1, 0)
 KEYS = ("reminder", "feedback")
 ME, OTHER = "worker-0", "worker-b"
 """The process that the store belongs to, and one that gives no sign of life."""
 WORKERS = st.sampled_from([ME, OTHER])
 DEPTHS = st.sampled_from([1, 1, 2, 3])
+Offer: TypeAlias = tuple[str, int, int, int]
+OFFERS: st.SearchStrategy[Offer] = st.tuples(WORKERS, st.sampled_from([0, 1, 3]), DEPTHS, st.sampled_from([0, 7, 7, 7]))
+"""Whose room a commit may use, for how many, how deep, and in which place the mailbox is that is held there."""
 
 BLOCK_LIMIT = 60.0
 MARKS_KEPT = 60.0
@@ -67,13 +71,14 @@ class MailboxesBesideAModel(Story):
             person = self.portal(enroll, self.db, number)
             self.mailboxes[person] = Mailbox(person)
             self.numbers[person] = number
-        self.tell([NUMBERS[0], NUMBERS[0], NUMBERS[1]])
+        self.tell([NUMBERS[0], NUMBERS[0], NUMBERS[1]], NOBODY)
 
     # ------------------------------------------------------------ appending
 
-    @rule(numbers=st.lists(st.sampled_from(NUMBERS), min_size=1, max_size=4))
-    def tell(self, numbers: list[str]) -> None:
+    @rule(numbers=st.lists(st.sampled_from(NUMBERS), min_size=1, max_size=4), offer=OFFERS)
+    def tell(self, numbers: list[str], offer: Offer) -> None:
         """Ingest one webhook of messages, some of them of the same person."""
+        self.offer(offer)
         names = [f"{self.told + n}" for n in range(len(numbers))]
         self.told += len(numbers)
         self.ingest([(f"wamid.{name}", name, number) for name, number in zip(names, numbers, strict=True)])
@@ -91,10 +96,32 @@ class MailboxesBesideAModel(Story):
         report = self.portal(self.db.store.inbound.ingest, batch(*updates), ENROLLMENT)
         new = [message for message in messages if self.forgotten(message[0])]
         assert (report.stored, report.duplicates) == (len(new), len(messages) - len(new))
-        for wamid, name, number in new:
-            self.marks[wamid] = (number, self.now)
-            [person] = [person for person, its in self.numbers.items() if its == number]
-            self.mailboxes[person].put(ModelEvent(name), self.now)
+        self.marks |= {wamid: (number, self.now) for wamid, _, number in new}
+        people = {number: person for person, number in self.numbers.items()}
+        self.put([(self.mailboxes[people[number]], ModelEvent(name)) for _, name, number in new])
+
+    def put(self, events: list[tuple[Mailbox, ModelEvent]]) -> None:
+        """Put events into mailboxes in one commit, and note what was handed over with it."""
+        idle = {mailbox.key for mailbox, _ in events if mailbox.due is None}
+        for mailbox, event in events:
+            mailbox.put(event, self.now)
+        handed, self.db.runners.taken = self.db.runners.taken, []
+        claim = self.db.runners.offers.get(Work.MAILBOX)
+        if claim is None:
+            assert handed == []
+            return
+        wanted = [key for key in dict.fromkeys(mailbox.key for mailbox, _ in events) if key not in claim.held]
+        expected = {}
+        for key in wanted[: claim.limit]:
+            if key not in idle:
+                continue
+            mailbox = self.mailboxes[ParticipantId(key)]
+            mailbox.take(claim.worker, self.now)
+            mailbox.depth = claim.depth
+            expected[key] = mailbox.hand_out()
+        for delivery in handed:
+            self.note(delivery, expected.pop(delivery.lease.key))
+        assert expected == {}
 
     def forgotten(self, wamid: str) -> bool:
         return wamid not in self.marks or self.marks[wamid][1] < 0.0
@@ -110,9 +137,17 @@ class MailboxesBesideAModel(Story):
             if seen_at < self.now - MARKS_KEPT:
                 self.marks[wamid] = (number, -1.0)
 
-    @rule(data=st.data(), key=st.sampled_from(KEYS))
-    def fire(self, data: st.DataObject, key: str) -> None:
+    def offer(self, offer: Offer) -> None:
+        """Have room for what the next commit makes due, or none."""
+        worker, room, depth, place = offer
+        held = sorted(self.mailboxes)[place : place + 1]
+        claim = self.db.claim(room, worker=worker, held=held, depth=depth)
+        self.db.runners.offers = {Work.MAILBOX: claim} if room else {}
+
+    @rule(data=st.data(), key=st.sampled_from(KEYS), offer=OFFERS)
+    def fire(self, data: st.DataObject, key: str, offer: Offer) -> None:
         """Let a timer fire, unless one with this key waits already."""
+        self.offer(offer)
         mailbox = self.any_mailbox(data)
         own_key = f"{mailbox.key}/{key}"
         if any(event.key == own_key for event in mailbox.events):
@@ -127,7 +162,7 @@ class MailboxesBesideAModel(Story):
         self.portal(self.db.store.jobs.enqueue, job)
         [leased] = self.portal(self.db.store.jobs.claim, self.db.claim()).items
         assert self.portal(self.db.store.jobs.finish, [Ending(leased.lease, Fire())]) == frozenset()
-        mailbox.put(ModelEvent(job.id, own_key), self.now)
+        self.put([(mailbox, ModelEvent(job.id, own_key))])
 
     def any_mailbox(self, data: st.DataObject) -> Mailbox:
         return self.mailboxes[data.draw(st.sampled_from(sorted(self.mailboxes)))]
@@ -146,6 +181,9 @@ class MailboxesBesideAModel(Story):
         request = self.db.claim(limit, worker=worker, held=held, depth=depth)
         claimed = self.portal(self.db.store.mailboxes.claim, request)
         leased, suspects = lanes.claim(self.mailboxes.values(), self.now, worker, limit, held)
+        # Those that turn out to be empty, because all in them goes aside, included: it does no harm to look too soon.
+        waiting = [box.due - self.now for box in self.mailboxes.values() if box.due is not None and box.due > self.now]
+        assert claimed.next_due_in == min(waiting, default=None)
         expected = {}
         for mailbox in leased + suspects:
             assert isinstance(mailbox, Mailbox)
@@ -157,8 +195,6 @@ class MailboxesBesideAModel(Story):
             assert [mailbox.key for mailbox in suspects] == [claimed.suspect.lease.key]
             self.note(claimed.suspect, expected.pop(claimed.suspect.lease.key))
         assert set(expected.values()) <= {None}
-        waiting = [box.due - self.now for box in self.mailboxes.values() if box.due is not None and box.due > self.now]
-        assert claimed.next_due_in == min(waiting, default=None)
 
     def note(self, delivery: Delivery, expected: ModelEvent | None, *, goes_on: Lease | None = None) -> None:
         """Compare what was handed out with what should have been."""
@@ -186,7 +222,7 @@ class MailboxesBesideAModel(Story):
         Often it is one whose event another has in hand by now, or one that was brought to its end already.
         """
         if not any(self.holder(it) for it in self.deliveries):
-            self.tell([*NUMBERS, *NUMBERS])
+            self.tell([*NUMBERS, *NUMBERS], NOBODY)
             self.claim_later(data.draw(WORKERS), len(NUMBERS), data.draw(DEPTHS))
         current = [it for it in self.deliveries if self.holder(it) and self.waits(it)]
         stale = [it for it in self.deliveries if not self.holder(it) and self.waits(it)]
@@ -201,6 +237,15 @@ class MailboxesBesideAModel(Story):
     def waits(self, delivery: Delivery) -> bool:
         return self.mailboxes[delivery.participant.id].find(name_of(delivery.event)) is not None
 
+    @rule(worker=WORKERS, several=DEPTHS, numbers=st.permutations(NUMBERS), offer=OFFERS)
+    def work_off(self, worker: str, several: int, numbers: list[str], offer: Offer) -> None:
+        """Handle all that waits, and then let people write whose mailboxes are empty."""
+        while any(mailbox.events for mailbox in self.mailboxes.values()):
+            self.claim_later(worker, len(NUMBERS), several)
+            for delivery in [it for it in self.deliveries if self.holder(it) and self.waits(it)]:
+                self.decide_about(delivery, set(), several)
+        self.tell(numbers[:2], offer)
+
     @rule(data=st.data(), number=st.integers(1, 4))
     def decide_often(self, data: st.DataObject, number: int) -> None:
         for _ in range(number):
@@ -214,8 +259,12 @@ class MailboxesBesideAModel(Story):
         last=st.sampled_from([False, False, True]),
     )
     def decide(self, data: st.DataObject, cancel: set[str], several: int, *, conflict: bool, last: bool) -> None:
-        delivery, mailbox = self.any_delivery(data)
-        person = delivery.participant.id
+        self.decide_about(self.any_delivery(data)[0], cancel, several, conflict=conflict, last=last)
+
+    def decide_about(
+        self, delivery: Delivery, cancel: set[str], several: int, *, conflict: bool = False, last: bool = False
+    ) -> None:
+        person, mailbox = delivery.participant.id, self.holder(delivery)
         keys = tuple(f"{person}/{key}" for key in cancel)
         also = tuple(
             item for item in delivery.behind[: several - 1] if getattr(item.event, "dedupe_key", "") not in keys

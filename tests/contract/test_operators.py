@@ -48,12 +48,12 @@ async def test_failed_job_is_retried_as_the_same_job(db: Database) -> None:
     failed = await ended(db, BOOM, payload={"n": 1}, dedupe_key="k", priority=2, max_attempts=3)
     assert (failed.status, failed.attempt) == (JobStatus.FAILED, 1)
     db.clock.advance(60)
-    db.woken.clear()
+    db.runners.woken.clear()
     retried = await db.store.jobs.retry(failed.id)
     assert (retried.status, retried.attempt, retried.finished_at) == (JobStatus.QUEUED, 0, None)
     assert (retried.payload, retried.dedupe_key, retried.priority, retried.max_attempts) == ({"n": 1}, "k", 2, 3)
     assert (retried.created_at, retried.run_at) == (failed.created_at, db.clock.now())
-    assert db.woken == [Work.JOB]
+    assert db.runners.woken == [Work.JOB]
     [leased] = (await db.store.jobs.claim(db.claim())).items
     assert (leased.job.id, leased.job.attempt) == (failed.id, 1)
     await db.store.jobs.finish([Ending(leased.lease, Finish())])
@@ -113,12 +113,12 @@ async def test_rescheduled_job_runs_at_its_new_time(db: Database) -> None:
     job = await enqueue(db, after=100, dedupe_key="k", payload={"n": 1})
     db.change("UPDATE jobs SET attempt = 3")
     for after in (5.0, 50.0, -50.0):
-        db.woken.clear()
+        db.runners.woken.clear()
         run_at = db.clock.now() + timedelta(seconds=after)
         moved = await db.store.jobs.reschedule(job.id, run_at)
         assert (moved.status, moved.run_at, moved.attempt) == (JobStatus.QUEUED, run_at, 3)
         assert (moved.id, moved.dedupe_key, moved.payload) == (job.id, "k", {"n": 1})
-        assert db.woken == [Work.JOB]
+        assert db.runners.woken == [Work.JOB]
         claimed = await db.store.jobs.claim(db.claim())
         assert (len(claimed.items), claimed.next_due_in) == ((0, after) if after > 0 else (1, LEASE_SECONDS))
 
@@ -165,7 +165,7 @@ async def test_doubt_resolved_by_resending_leaves_at_once_and_in_its_place(db: D
     assert (doubtful.status, await next_order(db)) == (MessageStatus.IN_DOUBT, None)
     resolved = await db.store.outbox.resolve(doubtful.id, Resolution.RESEND)
     assert resolved.status is MessageStatus.QUEUED
-    assert db.woken[-1] is Work.OUTBOX
+    assert db.runners.woken[-1] is Work.OUTBOX
     order = await next_order(db)
     assert order is not None
     assert (order.message.id, order.attempt) == (doubtful.id, 2)

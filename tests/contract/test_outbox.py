@@ -42,7 +42,7 @@ async def test_message_is_marked_before_it_leaves_and_sent_when_accepted(db: Dat
     """QUEUED, SENDING with an attempt, SENT with the provider's id."""
     person = await enroll(db)
     message_id = await put(db, person)
-    assert db.woken[-1] is Work.OUTBOX
+    assert db.runners.woken[-1] is Work.OUTBOX
     [lease] = await claim_lanes(db)
     assert await status(db, message_id) is MessageStatus.QUEUED
     order = await mark(db, lease)

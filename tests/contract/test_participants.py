@@ -26,7 +26,7 @@ async def test_enrolled_person_has_a_state_a_handler_and_an_event_that_says_so(d
     assert (person.name, person.gender, person.ethnicity) == ("Ada", "f", "x")
     assert (person.background, person.timezone) == ("likes tea", "Europe/Berlin")
     assert (person.created_at, person.updated_at) == (db.clock.now(), db.clock.now())
-    assert db.woken[-1] is Work.MAILBOX
+    assert db.runners.woken[-1] is Work.MAILBOX
     [delivery] = (await db.store.mailboxes.claim(db.claim())).items
     assert delivery.event.event == Enrolled(flow_type="echo")
     assert (delivery.states["echo"].current_state, delivery.states["echo"].version) == ("ACTIVE", 1)

@@ -34,9 +34,9 @@ async def test_paused_queue_is_not_claimed_until_it_is_resumed(db: Database) -> 
     await db.store.queues.pause("default")
     claimed = await db.store.jobs.claim(db.claim())
     assert (list(claimed.items), claimed.next_due_in) == ([], None)
-    db.woken.clear()
+    db.runners.woken.clear()
     await db.store.queues.resume("default")
-    assert db.woken == [Work.JOB]
+    assert db.runners.woken == [Work.JOB]
     assert len(await claim(db)) == 2
 
 

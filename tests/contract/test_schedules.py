@@ -66,9 +66,9 @@ async def test_schedule_is_returned_as_it_was_made(db: Database) -> None:
         participant_id=person,
         misfire=Misfire.SKIP,
     )
-    db.woken.clear()
+    db.runners.woken.clear()
     made = await db.store.schedules.create(wanted)
-    assert db.woken == [Work.SCHEDULE]
+    assert db.runners.woken == [Work.SCHEDULE]
     assert made == Schedule(
         id=wanted.id,
         version=1,
@@ -135,10 +135,10 @@ async def test_schedule_fires_when_due_and_not_before(db: Database) -> None:
     early = await db.store.schedules.fire(10)
     assert (early.jobs, early.next_due_in) == (0, 60.0)
     go_to(db, at(13))
-    db.woken.clear()
+    db.runners.woken.clear()
     fired = await db.store.schedules.fire(10)
     assert (fired.jobs, fired.next_due_in, fired.unreadable) == (1, 86_400.0, ())
-    assert db.woken == [Work.JOB]
+    assert db.runners.woken == [Work.JOB]
     [job] = await jobs(db)
     assert (job.kind, job.queue, job.priority, job.run_at) == ("test", "default", 0, at(13))
     assert (job.dedupe_key, job.participant_id) == (f"schedule:{made.id}:2026-03-01T13:00Z", None)
@@ -152,8 +152,8 @@ async def test_schedule_fires_when_due_and_not_before(db: Database) -> None:
     assert (await db.store.jobs.claim(db.claim())).items[0].job.id == job.id
     after = await db.store.schedules.get(made.id)
     assert (after.last_at, after.next_at, after.version) == (at(13), at(13, day=2), 1)
-    db.woken.clear()
-    assert ((await db.store.schedules.fire(10)).jobs, db.woken) == (0, [])
+    db.runners.woken.clear()
+    assert ((await db.store.schedules.fire(10)).jobs, db.runners.woken) == (0, [])
 
 
 async def test_many_due_at_once_fire_in_batches(db: Database) -> None:
@@ -227,9 +227,9 @@ async def test_paused_schedule_lets_its_times_pass(db: Database) -> None:
     go_to(db, at(13, day=3))
     assert (await db.store.schedules.fire(10)).jobs == 0
     go_to(db, at(14, day=3))
-    db.woken.clear()
+    db.runners.woken.clear()
     resumed = await db.store.schedules.resume(made.id)
-    assert (resumed.paused, resumed.next_at, db.woken) == (False, at(13, day=4), [Work.SCHEDULE])
+    assert (resumed.paused, resumed.next_at, db.runners.woken) == (False, at(13, day=4), [Work.SCHEDULE])
     db.clock.advance(5)
     assert await db.store.schedules.resume(made.id) == resumed
     assert (await db.store.schedules.fire(10)).jobs == 0
@@ -249,12 +249,12 @@ async def test_edited_schedule_goes_on_with_its_new_rule(db: Database) -> None:
     """In a new version, with a new payload; the old rule's time is nobody's any more."""
     made = await create(db, payload={"text": "old"})
     edit = ScheduleEdit(recurrence=AT_TWO, payload={"text": "new"}, misfire=Misfire.SKIP)
-    db.woken.clear()
+    db.runners.woken.clear()
     edited = await db.store.schedules.update(made.id, 1, edit)
     assert edited == replace(
         made, version=2, recurrence=AT_TWO, payload={"text": "new"}, misfire=Misfire.SKIP, next_at=at(14)
     )
-    assert db.woken == [Work.SCHEDULE]
+    assert db.runners.woken == [Work.SCHEDULE]
     go_to(db, at(13))
     assert (await db.store.schedules.fire(10)).jobs == 0
     go_to(db, at(14))
@@ -375,9 +375,9 @@ async def test_recovery_gives_schedules_their_next_time(db: Database) -> None:
     await db.store.schedules.pause(made[1])
     db.change("UPDATE schedules SET zone = 'Mars/Olympus' WHERE id = ?", made[2])
     db.change("UPDATE schedules SET last_at = next_at WHERE id = ?", made[0])
-    db.woken.clear()
+    db.runners.woken.clear()
     counts = [await db.store.recovery.repair_schedules(3) for _ in range(3)]
-    assert (counts, Work.SCHEDULE in db.woken) == ([3, 1, 0], True)
+    assert (counts, Work.SCHEDULE in db.runners.woken) == ([3, 1, 0], True)
     after = [await db.store.schedules.get(name) for name in made]
     assert [item.next_at for item in after] == [at(13), None, None, at(13), at(13), at(13)]
     assert [item.paused for item in after] == [False, True, True, False, False, False]

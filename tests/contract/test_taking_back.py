@@ -83,9 +83,9 @@ async def test_lane_goes_on_when_its_head_is_canceled(db: Database) -> None:
     await settle(db, await claim_order(db), RETRY)
     second = await put(db, person)
     assert await nothing_due(db) == 5.0
-    db.woken.clear()
+    db.runners.woken.clear()
     await db.store.outbox.cancel(first)
-    assert db.woken == [Work.OUTBOX]
+    assert db.runners.woken == [Work.OUTBOX]
     order = await claim_order(db)
     assert order.message.id == second
     await settle(db, order, RETRY)
@@ -200,10 +200,10 @@ async def test_failed_message_goes_again_at_the_tail(db: Database) -> None:
     person = await enroll(db)
     message_id = await failed(db, person)
     other = await put(db, person)
-    db.woken.clear()
+    db.runners.woken.clear()
     retried = await db.store.outbox.retry(message_id)
     assert (retried.status, retried.attempts) == (MessageStatus.QUEUED, 1)
-    assert db.woken == [Work.OUTBOX]
+    assert db.runners.woken == [Work.OUTBOX]
     order = await claim_order(db)
     assert order.message.id == other
     following = await settle(db, order, ACCEPTED)

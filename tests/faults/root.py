@@ -2,6 +2,8 @@
 
 `[--kill POINT | --throw POINT] [--echo SECONDS] [--deadly]`: ports that kill the process, or raise, at a point (see
 `killer`); the echo flow, which takes so long to answer, in place of the coach; the kinds of jobs of `kinds`.
+
+Where the point is in claiming or marking, all is claimed and marked, and nothing handed over with the commit before.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from promptpipe.flows.flow import Flow
+    from promptpipe.model.leases import Work
     from promptpipe.ports.channel import Channel
     from promptpipe.ports.store import Store
 
@@ -41,6 +44,10 @@ def echoing(components: app.Components, seconds: float) -> app.Components:
     return replace(components, flows=[EchoFlow(seconds)], recoverables=[])
 
 
+def _nobody_has_room(work: Work) -> None:
+    del work
+
+
 async def serve(arguments: Sequence[str], *, with_process: int) -> None:
     """Run the service as *arguments* have it, for as long as a process runs."""
     parser = argparse.ArgumentParser()
@@ -56,4 +63,6 @@ async def serve(arguments: Sequence[str], *, with_process: int) -> None:
             components = replace(components, job_kinds={**components.job_kinds, **ours})
         if point := wanted.kill or wanted.throw:
             components = mortal(components, Killer(point, throw=bool(wanted.throw)))
+            if ".claim:" in point or ".mark_sending:" in point:
+                components.wakeups.offer = _nobody_has_room  # type: ignore[method-assign]
         await app.run(components, with_process=with_process)

@@ -104,9 +104,12 @@ async def test_too_little_lease_left_sends_nothing(tmp_path: Path, autojump_cloc
 
     async with open_runtime(tmp_path, wrap=Suspending().wrap) as runtime, running(runtime):
         await runtime.hear("one")
+        await trio.sleep(1)
+        await runtime.enqueue("two")
         await trio.sleep(10)
-        assert runtime.channel.texts == ["echo: one"]
-        assert runtime.rows("SELECT state FROM outbox_attempts ORDER BY n") == [("unsent",), ("sent",)]
+        assert runtime.channel.texts == ["echo: one", "two"]
+        attempts = "SELECT state FROM outbox_attempts ORDER BY started_at, n"
+        assert runtime.rows(attempts) == [("sent",), ("unsent",), ("sent",)]
 
 
 async def test_drain_lets_the_send_finish_and_marks_no_more(tmp_path: Path, autojump_clock: MockClock) -> None:

@@ -113,7 +113,7 @@ async def test_stopped_runner_fires_nothing(tmp_path: Path, autojump_clock: Mock
         assert runtime.rows("SELECT count(*) FROM jobs") == [(0,)]
         made = await runtime.store.schedules.list(None, PageRequest(size=9))
         assert [item.next_at for item in made.items] == [EPOCH + timedelta(minutes=1)]
-        assert runtime.wakeups(Work.SCHEDULE) is False
+        assert runtime.wakeups.wake(Work.SCHEDULE) is False
 
 
 async def test_idle_runner_polls_once_a_second(tmp_path: Path, autojump_clock: MockClock) -> None:

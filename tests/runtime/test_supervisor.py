@@ -121,6 +121,8 @@ async def test_unexpected_exception_in_any_part_ends_all(tmp_path: Path, autojum
         async def talk() -> None:
             await trio.sleep(1)
             await runtime.hear("hello")
+            await trio.sleep(1)
+            await runtime.enqueue("hello")
 
         with pytest.RaisesGroup(pytest.RaisesExc(RuntimeError, match="defect in"), flatten_subgroups=True):
             async with trio.open_nursery() as nursery:

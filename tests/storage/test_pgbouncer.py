@@ -20,6 +20,7 @@ from tests.support.clock import ManualClock
 from tests.support.people import ENROLLMENT, batch, inbound
 from tests.support.pgbouncer import open_pgbouncer
 from tests.support.postgres import open_server
+from tests.support.runners import PlayedRunners
 from tests.support.script import TRANSCRIPT, converse
 from tests.support.service import Home, open_service
 
@@ -52,7 +53,7 @@ async def opened(url: str, worker: str, seconds: float = 30.0) -> AsyncIterator[
     ids = IdSource(ManualClock().now, random.Random(worker).getrandbits)
     config = PostgresConfig(url=url, pool_size=8, timeout=seconds, pooled=True)
     async with open_postgres_store(
-        config, ids=ids, worker=WorkerId(worker), rules=InDoubtRules(), wake=lambda _: True
+        config, ids=ids, worker=WorkerId(worker), rules=InDoubtRules(), runners=PlayedRunners()
     ) as store:
         assert store.background == ()  # a session that listens would be somebody else's after the next commit
         yield store

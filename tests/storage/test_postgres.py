@@ -25,6 +25,7 @@ from promptpipe.storage.postgres.migrations import known_migrations, migrate
 from tests.support.clock import ManualClock
 from tests.support.eventually import eventually
 from tests.support.postgres import Server, drop_database, new_database, open_server
+from tests.support.runners import PlayedRunners
 from tests.support.scrape import counted
 
 if TYPE_CHECKING:
@@ -58,7 +59,13 @@ async def opened(config: PostgresConfig, metrics: Metrics = SILENT) -> AsyncIter
     ids = IdSource(ManualClock().now, lambda bits: time.monotonic_ns() % (1 << bits))
     worker = WorkerId("worker")
     async with open_postgres_store(
-        config, ids=ids, worker=worker, rules=InDoubtRules(), wake=lambda _: True, chance=lambda: 0.1, metrics=metrics
+        config,
+        ids=ids,
+        worker=worker,
+        rules=InDoubtRules(),
+        runners=PlayedRunners(),
+        chance=lambda: 0.1,
+        metrics=metrics,
     ) as store:
         yield store
 

@@ -18,6 +18,7 @@ from promptpipe.storage.postgres import PostgresConfig, open_postgres_store
 from promptpipe.storage.postgres.waking import CHANNEL
 from tests.support.clock import ManualClock
 from tests.support.eventually import eventually
+from tests.support.runners import PlayedRunners
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -40,18 +41,14 @@ class Instance:
 @asynccontextmanager
 async def instance(url: str, name: str) -> AsyncIterator[Instance]:
     """Give an instance that listens."""
-    woken: list[Work] = []
     opened: Instance | None = None
-
-    def wake(work: Work) -> bool:
-        woken.append(work)
-        return opened is None or opened.free
-
+    runners = PlayedRunners(free=lambda _: opened is None or opened.free)
+    woken = runners.woken
     ids = IdSource(ManualClock().now, random.Random(name).getrandbits)
     config = PostgresConfig(url=url, pool_size=2)
     async with (
         open_postgres_store(
-            config, ids=ids, worker=WorkerId(name), rules=InDoubtRules(), wake=wake, chance=lambda: 0.0
+            config, ids=ids, worker=WorkerId(name), rules=InDoubtRules(), runners=runners, chance=lambda: 0.0
         ) as store,
         trio.open_nursery() as nursery,
     ):

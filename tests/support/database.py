@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, LiteralString
 import psycopg
 
 from promptpipe.model.ids import IdSource, WorkerId
-from promptpipe.model.leases import Claim, Work
+from promptpipe.model.leases import Claim
 from promptpipe.model.messages import InDoubtRules
 from promptpipe.storage.postgres import PostgresConfig, open_postgres_store
 from promptpipe.storage.sqlite import open_sqlite_store
 from tests.support.clock import ManualClock
+from tests.support.runners import PlayedRunners
 from tests.support.sql import as_psycopg
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class Database(ABC):
         self.rules = rules
         self.clock = ManualClock()
         self.new_id = IdSource(self.clock.now, random.Random(7).getrandbits)
-        self.woken: list[Work] = []
+        self.runners = PlayedRunners()
         self.worker = WorkerId("worker-0")
         self.store: Store
         self._restarts = 0
@@ -139,7 +140,7 @@ class SqliteTestDatabase(Database):
             ids=self.new_id,
             worker=self.worker,
             rules=self.rules,
-            on_commit=self.woken.append,
+            runners=self.runners,
         )
 
     def rows(self, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
@@ -170,7 +171,7 @@ class PostgresTestDatabase(Database):
             ids=self.new_id,
             worker=self.worker,
             rules=self.rules,
-            wake=self._woken,
+            runners=self.runners,
         )
 
     def rows(self, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
@@ -185,10 +186,6 @@ class PostgresTestDatabase(Database):
     async def dispose(self) -> None:
         await super().dispose()
         self._connection.close()
-
-    def _woken(self, work: Work) -> bool:
-        self.woken.append(work)
-        return True
 
     def _set_clock(self) -> None:
         self.change("UPDATE test_clock SET instant = ?", self.clock.now())

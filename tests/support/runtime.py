@@ -14,9 +14,9 @@ import trio
 
 from promptpipe.flows.prompts import PromptComposer
 from promptpipe.flows.registry import FlowRegistry
-from promptpipe.model.ids import IdSource, MessageId, WorkerId
+from promptpipe.model.ids import IdSource, MessageId, ParticipantId, WorkerId
 from promptpipe.model.inbound import Enrollment
-from promptpipe.model.messages import MessageStatus, SendResult, Verdict
+from promptpipe.model.messages import MessageStatus, NewMessage, SendResult, Text, Verdict
 from promptpipe.ports.jobs import JobKind
 from promptpipe.ports.metrics import SILENT
 from promptpipe.runtime.job_runner import JobRunner
@@ -144,6 +144,17 @@ class Runtime:
         messages = [inbound(text, sender, provider_time=now) for text in texts]
         await self.store.inbound.ingest(batch(*messages), enrollment)
 
+    async def enqueue(self, text: str) -> None:
+        """Put a text into the outbox, for the only person there is."""
+        [(person,)] = self.rows("SELECT id FROM conversation_participants")
+        new = NewMessage(
+            id=MessageId(self.new_id()),
+            participant_id=ParticipantId(str(person)),
+            channel=self.channel.name,
+            content=Text(text),
+        )
+        await self.store.outbox.enqueue(new)
+
     def rows(self, sql: str, *parameters: object) -> list[tuple[object, ...]]:
         with closing(sqlite3.connect(self.database)) as connection:
             return connection.execute(sql, parameters).fetchall()
@@ -195,7 +206,7 @@ async def open_runtime(
         ids=new_id,
         worker=WorkerId(new_id()),
         rules=in_doubt,
-        on_commit=wakeups,
+        runners=wakeups,
         make_writer=InlineWriter,
         make_readers=InlineReaders,
         metrics=metrics,

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     from promptpipe.model.ids import IdSource, WorkerId
-    from promptpipe.model.leases import Work
     from promptpipe.model.messages import InDoubtRules
     from promptpipe.ports.metrics import Metrics
+    from promptpipe.ports.runners import Runners
     from promptpipe.storage.migrations import Migration
 
 FIRST_PAUSE = 0.5
@@ -101,21 +101,21 @@ async def open_postgres_store(
     ids: IdSource,
     worker: WorkerId,
     rules: InDoubtRules,
-    wake: Callable[[Work], bool],
+    runners: Runners,
     chance: Callable[[], float] = random.random,  # noqa: S311  for pauses
     metrics: Metrics = SILENT,
 ) -> AsyncIterator[SqlStore]:
     """Connect, bring the schema up to date, and give the store for as long as the context lasts.
 
-    *worker* is the name under which this process leases work. *wake* is told whenever a commit made some work due, here
-    or, while the store's background runs, elsewhere; it returns whether a runner is free for it.
+    *worker* is the name under which this process leases work. *runners* are woken whenever a commit made some work due,
+    here or, while the store's background runs, elsewhere; they take some of it along if they have room.
 
     A server that cannot be reached is waited for. Raise `SettingsError` when it refuses us for good, and `SchemaError`
     when the schema is newer than this program.
     """
     await wait_reachable(config, migrate_postgres, chance)
     pool = Pool(config.url, size=config.pool_size, wait_seconds=config.timeout, **config.options())
-    waking = Waking(config.connect, worker, wake, chance)
+    waking = Waking(config.connect, worker, runners.wake, chance)
     async with pool:
         database = PostgresDatabase(
             pool,
@@ -126,7 +126,7 @@ async def open_postgres_store(
             on_conflict=metrics.transaction_retried,
         )
         background = () if config.pooled else (waking.run,)
-        yield SqlStore(MeasuredDatabase(database, metrics), worker, rules, background)
+        yield SqlStore(MeasuredDatabase(database, metrics), worker, rules, runners, background)
 
 
 async def wait_reachable(

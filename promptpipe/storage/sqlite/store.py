@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from promptpipe.model.ids import IdSource, WorkerId
-    from promptpipe.model.leases import Work
     from promptpipe.model.messages import InDoubtRules
     from promptpipe.ports.clock import Clock
     from promptpipe.ports.metrics import Metrics
+    from promptpipe.ports.runners import Runners
     from promptpipe.storage.sqlite.readers import Readers
     from promptpipe.storage.sqlite.writer import Connect, Writer
 
@@ -33,17 +33,17 @@ async def open_sqlite_store(
     ids: IdSource,
     worker: WorkerId,
     rules: InDoubtRules,
-    on_commit: Callable[[Work], object],
+    runners: Runners,
     make_writer: Callable[[Connect], Writer] = ThreadWriter,
     make_readers: Callable[[Connect], Readers] = ThreadReaders,
     metrics: Metrics = SILENT,
 ) -> AsyncIterator[SqlStore]:
     """Open the database at *path* for as long as the context lasts; see `open_database` for its errors.
 
-    *worker* is the name under which this process leases work; any other's leases are stale. *on_commit* is called,
-    in the Trio thread, for each kind of work that a commit made due.
+    *worker* is the name under which this process leases work; any other's leases are stale. *runners* are woken for
+    each kind of work that a commit made due, and take some of it along if they have room.
     """
-    opened = open_database(path, clock, ids, on_commit, make_writer=make_writer, make_readers=make_readers)
+    opened = open_database(path, clock, ids, runners.wake, make_writer=make_writer, make_readers=make_readers)
     async with opened as database:
         await database.write(lambda tx: tx.run("delete_instances"))  # the lock proves that they are gone
-        yield SqlStore(MeasuredDatabase(database, metrics), worker, rules)
+        yield SqlStore(MeasuredDatabase(database, metrics), worker, rules, runners)

@@ -76,8 +76,9 @@ class Floors:
 class JobTransactions:
     """`ports.store.JobStore`."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, handing: Database) -> None:
         self._database = database
+        self._handing = handing
         self._floors = Floors()
 
     async def enqueue(self, new: NewJob) -> tuple[Job, bool]:
@@ -134,7 +135,7 @@ class JobTransactions:
 
     async def finish(self, endings: Sequence[Ending]) -> frozenset[Lease]:
         """See `JobStore.finish`."""
-        return await self._database.write(partial(_finish, endings=endings))
+        return await self._handing.write(partial(_finish, endings=endings))
 
 
 class _HeldError(Exception):

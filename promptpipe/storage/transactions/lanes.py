@@ -22,10 +22,24 @@ KINDS = (Work.MAILBOX, Work.OUTBOX, Work.RECOVERY)
 
 
 async def append(tx: Transaction, work: Work, keys: Sequence[str], priority: int = 0) -> list[int]:
-    """Return for each of *keys* the next seq of its lane, which is due now if it was empty."""
-    counts = Counter(keys)
-    rows = await tx.all("append_to_lanes", kind=work.value, priority=priority, appended=to_json(counts))
-    tx.wake(work)
+    """Return for each of *keys* the next seq of its lane, which is due now if it was empty.
+
+    Where this transaction may take lanes of this kind, it is leased then, and among those taken.
+    """
+    counts, taking = Counter(keys), tx.takings.get(work)
+    rows = await tx.all(
+        "append_to_lanes",
+        kind=work.value,
+        priority=priority,
+        appended=to_json(counts),
+        take=[] if taking is None else taking.among(counts),
+        worker=None if taking is None else taking.claim.worker,
+        lease=span(0.0 if taking is None else taking.claim.seconds),
+    )
+    if taking is not None:
+        taking.leases += [Lease(work, row["key"], row["fence"]) for row in rows if row["taken"]]
+    if any(row["due"] for row in rows):
+        tx.wake(work)
     following = {row["key"]: count(row["seq"] - counts[row["key"]] + 1) for row in rows}
     return [next(following[key]) for key in keys]
 

@@ -14,7 +14,7 @@ from promptpipe.storage.transactions import lanes
 from promptpipe.storage.transactions.values import to_json
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Sequence
 
     from promptpipe.model.events import Event
     from promptpipe.model.ids import ParticipantId
@@ -74,11 +74,15 @@ def by_mailbox(rows: Sequence[Row]) -> dict[str, list[Row]]:
     return found
 
 
-async def remove(tx: Transaction, ids: Collection[str]) -> frozenset[str]:
-    """Remove events that nobody is to handle any more; return those that were there."""
-    if not ids:
-        return frozenset()
-    return frozenset(row["id"] for row in await tx.all("delete_events", ids=list(ids)))
+async def remove(tx: Transaction, ids: Sequence[str]) -> None:
+    """Remove events that nobody is to handle any more."""
+    if ids:
+        await tx.several(removal(ids))
+
+
+def removal(ids: Sequence[str]) -> tuple[str, dict[str, object]]:
+    """Return the statement, with its values, that removes events, and says which were there."""
+    return "delete_events", {"ids": list(ids)}
 
 
 async def set_aside(tx: Transaction, row: Row, error: str) -> None:

@@ -2,42 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from promptpipe.model.decisions import Delivery
-from promptpipe.model.errors import (
-    FlowError,
-    LeaseLostError,
-    NotFoundError,
-    StoreUnavailableError,
-    VersionConflictError,
-)
-from promptpipe.model.events import Replied, StoredEvent, decoded
-from promptpipe.model.ids import EventId
-from promptpipe.model.leases import Claimed, Work
-from promptpipe.storage.transactions import decisions, lanes, mailbox_events, participants
-from promptpipe.storage.transactions.values import from_json, span
+from promptpipe.model.errors import LeaseLostError, StoreUnavailableError, VersionConflictError
+from promptpipe.model.events import Replied
+from promptpipe.model.leases import Claimed, Lease, Work
+from promptpipe.storage.transactions import decisions, deliveries, lanes, mailbox_events
+from promptpipe.storage.transactions.values import span
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Sequence
 
-    from promptpipe.model.decisions import Decided
-    from promptpipe.model.leases import Claim, Lease
-    from promptpipe.storage.transactions.participants import Conversation
+    from promptpipe.model.decisions import Decided, Decision, Delivery
+    from promptpipe.model.ids import EventId
+    from promptpipe.model.leases import Claim
     from promptpipe.storage.transactions.transaction import Database, Row, Transaction
 
     Following = Sequence[Delivery | Exception | None]
-
-OUT_OF_ATTEMPTS = "out of attempts: its worker vanished in the last that was left"
 
 
 class MailboxTransactions:
     """`ports.store.MailboxStore`."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, handing: Database) -> None:
         self._database = database
+        self._handing = handing
 
     async def claim(self, claim: Claim) -> Claimed[Delivery]:
         """See `MailboxStore.claim`."""
@@ -46,13 +36,16 @@ class MailboxTransactions:
     async def decide(self, decided: Sequence[Decided]) -> Following:
         """See `MailboxStore.decide`."""
         try:
-            return await self._database.write(partial(_decide, decided=decided))
+            return await self._handing.write(partial(_decide, decided=decided))
         except StoreUnavailableError:
             raise
         except Exception as error:  # noqa: BLE001  one that cannot be applied must not cost the others
-            if len(decided) == 1:
-                return [error]
-            return [answer for item in decided for answer in await self.decide([item])]
+            if len(decided) > 1:
+                return [answer for item in decided for answer in await self.decide([item])]
+            if isinstance(error, LeaseLostError):
+                # Released, perhaps, by this very call, whose answer was lost.
+                await self._handing.write(partial(_take_again, voided=[item.decision for item in decided]))
+            return [error]
 
     async def retry(
         self, lease: Lease, event_id: EventId, *, error: str, delay: float, blocked: float, limit: float
@@ -78,85 +71,25 @@ class MailboxTransactions:
 async def _claim(tx: Transaction, request: Claim) -> Claimed[Delivery]:
     taken = await lanes.claim(tx, Work.MAILBOX, request)
     held = taken.leases if taken.suspect is None else [*taken.leases, taken.suspect]
-    deliveries = await _hand_out(tx, {lease: 1 if lease in taken.abandoned else request.depth for lease in held})
+    handed = await deliveries.hand_out(tx, {lease: 1 if lease in taken.abandoned else request.depth for lease in held})
     return Claimed(
-        items=[delivery for lease in taken.leases if (delivery := deliveries[lease.key]) is not None],
-        suspect=None if taken.suspect is None else deliveries[taken.suspect.key],
+        items=[delivery for lease in taken.leases if (delivery := handed[lease.key]) is not None],
+        suspect=None if taken.suspect is None else handed[taken.suspect.key],
         next_due_in=taken.due_in,
     )
 
 
-async def _hand_out(tx: Transaction, depths: Mapping[Lease, int]) -> dict[str, Delivery | None]:
-    """Hand out the heads of held mailboxes, setting aside what cannot be; release those that are empty.
-
-    *depths* says how many events of each are handed out at once. Return them by the mailboxes' keys.
-    """
-    deliveries: dict[str, Delivery | None] = {lease.key: None for lease in depths}
-    waiting = list(depths)
-    while waiting:
-        keys = [lease.key for lease in waiting]
-        rows, *about = await tx.several(
-            mailbox_events.look(keys, max(depths[lease] for lease in waiting)), *participants.look(keys)
-        )
-        events, conversations = mailbox_events.by_mailbox(rows), participants.conversations(*about)
-        await lanes.release(tx, [lease for lease in waiting if lease.key not in events], None)
-        waiting = [lease for lease in waiting if lease.key in events]
-        for lease in waiting:
-            [head, *behind] = events[lease.key][: depths[lease]]
-            try:
-                delivery = _delivery(lease, head, conversations.get(lease.key))
-            except NotFoundError:
-                await mailbox_events.remove(tx, [head["id"]])  # of somebody who was erased
-            except (FlowError, ValueError) as error:
-                await mailbox_events.set_aside(tx, head, str(error))
-            else:
-                deliveries[lease.key] = replace(delivery, behind=tuple(_readable(behind)), depth=depths[lease])
-        fit = [lease for lease in waiting if deliveries[lease.key] is not None]
-        if fit:
-            await tx.run("hand_out_events", ids=[events[lease.key][0]["id"] for lease in fit])
-        waiting = [lease for lease in waiting if deliveries[lease.key] is None]
-    return deliveries
-
-
-def _delivery(lease: Lease, head: Row, conversation: Conversation | None) -> Delivery:
-    """Return a head as it is handed out; raise what says why it cannot be."""
-    if head["attempt"] >= head["max_attempts"]:
-        raise FlowError(OUT_OF_ATTEMPTS)
-    if conversation is None:
-        raise NotFoundError("participant", lease.key)
-    return Delivery(
-        lease=lease,
-        event=_stored(head, attempt=head["attempt"] + 1),
-        participant=conversation.participant,
-        states=conversation.states(),
-        hooks=conversation.hooks(),
-    )
-
-
-def _readable(rows: Sequence[Row]) -> Iterator[StoredEvent]:
-    """Give events that wait behind a head, until one comes that is to be looked at when it is the head."""
-    for row in rows:
-        try:
-            yield _stored(row, attempt=1)
-        except (FlowError, ValueError):
-            return
-
-
-def _stored(row: Row, *, attempt: int) -> StoredEvent:
-    return StoredEvent(
-        id=EventId(row["id"]),
-        attempt=attempt,
-        blocked=row["blocked"].total_seconds(),
-        created_at=row["created_at"],
-        event=decoded(row["kind"], from_json(row["payload"])),
-    )
-
-
 async def _decide(tx: Transaction, decided: Sequence[Decided]) -> Following:
-    [rows] = await tx.several(lanes.look(Work.MAILBOX, [item.delivery.lease for item in decided]))
+    """Apply decisions that all can be applied; raise why one cannot."""
+    rows, removed = await tx.several(
+        lanes.look(Work.MAILBOX, [item.delivery.lease for item in decided]),
+        mailbox_events.removal([event.id for item in decided for event in item.events]),
+    )
     held = lanes.held(Work.MAILBOX, rows)
-    ours = [item for item in decided if item.delivery.lease in held]
-    valid = await _removed(tx, ours)
+    for item in decided:
+        if item.delivery.lease not in held:
+            raise lanes.lost(item.delivery.lease)
+    valid = _with_events(decided, frozenset(row["id"] for row in removed))
     await decisions.apply(tx, [(item.delivery.participant.id, item.decision) for item in valid])
     responses = [
         stored.event.response_id for item in valid for stored in item.events if isinstance(stored.event, Replied)
@@ -167,34 +100,44 @@ async def _decide(tx: Transaction, decided: Sequence[Decided]) -> Following:
         if item.decision.refusal is not None:
             reason = mailbox_events.bounded(item.decision.refusal)
             await tx.run("insert_refusal", event_id=item.delivery.event.id, reason=reason)
+    if len(valid) < len(decided):
+        await _take_again(tx, [item.decision for item in decided if item not in valid])
     following: dict[str, Delivery | None] = {}
-    for seconds in {item.next_within for item in ours}:
-        depths = {item.delivery.lease: item.delivery.depth for item in ours if item.next_within == seconds}
+    for seconds in {item.next_within for item in decided}:
+        depths = {item.delivery.lease: item.delivery.depth for item in decided if item.next_within == seconds}
         if seconds is None:
             await _release(tx, list(depths), 0.0)
             following |= dict.fromkeys(lease.key for lease in depths)
         else:
             await lanes.keep(tx, list(depths), seconds, orderly=True)
-            following |= await _hand_out(tx, depths)
-    return [following[lease.key] if (lease := item.delivery.lease) in held else lanes.lost(lease) for item in decided]
+            following |= await deliveries.hand_out(tx, depths)
+    return [following[item.delivery.lease.key] for item in decided]
 
 
-async def _removed(tx: Transaction, ours: Sequence[Decided]) -> list[Decided]:
-    """Remove the events that decisions are about, and return those decisions that are to be applied.
+def _with_events(decided: Sequence[Decided], removed: Collection[str]) -> list[Decided]:
+    """Return those decisions that are to be applied, now that the events they are about are *removed*.
 
     Without its event a decision is void. Under a lease that holds, the event is gone because it was removed meanwhile
     (a timer canceled), or because this very call was committed before and its answer lost: go on. When only some of
     several are gone, the others are to be handled without them: raise `VersionConflictError`.
     """
-    gone = await mailbox_events.remove(tx, [event.id for item in ours for event in item.events])
     valid = []
-    for item in ours:
-        removed = sum(event.id in gone for event in item.events)
-        if removed == len(item.events):
+    for item in decided:
+        count = sum(event.id in removed for event in item.events)
+        if count == len(item.events):
             valid.append(item)
-        elif removed:
+        elif count:
             raise VersionConflictError(f"an event of {item.delivery.participant.id} was removed meanwhile")
     return valid
+
+
+async def _take_again(tx: Transaction, voided: Sequence[Decision]) -> None:
+    """Take the lanes in which this call has marked a message before, if it is repeated because its answer was lost."""
+    taking, said = tx.takings.get(Work.OUTBOX), [say.id for decision in voided for say in decision.say]
+    if taking is not None and said:
+        rows = await tx.all("lanes_marked_for", ids=said, worker=taking.claim.worker)
+        free = taking.among(row["key"] for row in rows)
+        taking.leases += [Lease(Work.OUTBOX, row["key"], row["fence"]) for row in rows if row["key"] in free]
 
 
 async def _retry(

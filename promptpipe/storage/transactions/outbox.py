@@ -49,8 +49,9 @@ _ATTEMPT_STATES = dict.fromkeys(Verdict, AttemptState.FAILED) | {
 class OutboxTransactions:
     """`ports.store.OutboxStore`."""
 
-    def __init__(self, database: Database, rules: InDoubtRules) -> None:
+    def __init__(self, database: Database, handing: Database, rules: InDoubtRules) -> None:
         self._database = database
+        self._handing = handing
         self._rules = rules
 
     async def enqueue(self, new: NewMessage) -> tuple[OutboxMessage, bool]:
@@ -93,7 +94,7 @@ class OutboxTransactions:
 
     async def record(self, records: Sequence[SendRecord]) -> Answers:
         """See `OutboxStore.record`."""
-        return await self._database.write(partial(_record, records=records, rules=self._rules))
+        return await self._handing.write(partial(_record, records=records, rules=self._rules))
 
 
 async def _list(tx: Transaction, wanted: MessageFilter, request: PageRequest) -> Page[OutboxMessage]:

@@ -25,6 +25,15 @@ def look(leases: Sequence[Lease]) -> list[tuple[str, dict[str, object]]]:
     return [("head_messages", {"keys": [lease.key for lease in leases]}), ("paused_channels", {})]
 
 
+async def first_orders(
+    tx: Transaction, leases: Sequence[Lease], lease_seconds: float, rules: InDoubtRules
+) -> list[SendOrder]:
+    """Mark the heads of lanes SENDING that this transaction has leased, and return what is to be sent."""
+    found = await tx.several(*look(leases))
+    orders = await next_orders(tx, leases, found, lease_seconds, rules, orderly=False)
+    return [order for order in orders.values() if order is not None]
+
+
 async def next_orders(
     tx: Transaction,
     leases: Sequence[Lease],

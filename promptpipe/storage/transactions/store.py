@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from promptpipe.storage.transactions.aside import AsideTransactions
+from promptpipe.storage.transactions.handing import HandingDatabase
 from promptpipe.storage.transactions.history import HistoryTransactions
 from promptpipe.storage.transactions.inbound import InboundTransactions
 from promptpipe.storage.transactions.job_queues import JobTransactions
@@ -23,29 +24,36 @@ if TYPE_CHECKING:
 
     from promptpipe.model.ids import WorkerId
     from promptpipe.model.messages import InDoubtRules
+    from promptpipe.ports.runners import Runners
     from promptpipe.storage.transactions.transaction import Database
 
     Task = Callable[[], Awaitable[None]]
 
 
 class SqlStore:
-    """`ports.store.Store`. *worker* is the name under which this process leases work."""
+    """`ports.store.Store`. *worker* is the name under which this process leases work, *runners* are those who do it."""
 
     def __init__(
-        self, database: Database, worker: WorkerId, rules: InDoubtRules, background: Sequence[Task] = ()
+        self,
+        database: Database,
+        worker: WorkerId,
+        rules: InDoubtRules,
+        runners: Runners,
+        background: Sequence[Task] = (),
     ) -> None:
         self._database = database
         self.background = background
-        self.jobs = JobTransactions(database)
+        handing = HandingDatabase(database, runners, rules)
+        self.jobs = JobTransactions(database, handing)
         self.queues = QueueTransactions(database)
         self.schedules = ScheduleTransactions(database)
-        self.mailboxes = MailboxTransactions(database)
+        self.mailboxes = MailboxTransactions(database, handing)
         self.aside = AsideTransactions(database)
-        self.orders = OrderTransactions(database)
-        self.outbox = OutboxTransactions(database, rules)
-        self.inbound = InboundTransactions(database)
+        self.orders = OrderTransactions(handing)
+        self.outbox = OutboxTransactions(database, handing, rules)
+        self.inbound = InboundTransactions(handing)
         self.history = HistoryTransactions(database)
-        self.participants = ParticipantTransactions(database)
+        self.participants = ParticipantTransactions(handing)
         self.leases = LeaseTransactions(database, rules)
         self.instances = InstanceTransactions(database)
         self.maintenance = MaintenanceTransactions(database)

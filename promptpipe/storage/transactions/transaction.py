@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
     from datetime import datetime
 
     from promptpipe.model.ids import IdSource
-    from promptpipe.model.leases import Work
+    from promptpipe.model.leases import Claim, Lease, Work
 
 T = TypeVar("T")
 
@@ -37,6 +37,20 @@ class Last(Generic[T]):
         return self.then(await self.rows())
 
 
+class Taking:
+    """The lanes that a transaction leases for this process as it makes them due, as *claim* asks for them."""
+
+    def __init__(self, claim: Claim) -> None:
+        self.claim = claim
+        self.leases: list[Lease] = []
+        self._held = frozenset(claim.held)
+
+    def among(self, keys: Iterable[str]) -> list[str]:
+        """Return those of *keys* that may be taken yet."""
+        free = [key for key in keys if key not in self._held]
+        return free[: self.claim.limit - len(self.leases)]
+
+
 class Transaction(ABC):
     """A write or read transaction.
 
@@ -51,6 +65,7 @@ class Transaction(ABC):
     def __init__(self, ids: IdSource) -> None:
         self.ids = ids
         self.woken: set[Work] = set()
+        self.takings: Mapping[Work, Taking] = {}
 
     @abstractmethod
     async def run(self, statement: str, /, **values: object) -> None:

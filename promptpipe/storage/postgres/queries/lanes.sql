@@ -7,14 +7,34 @@ SELECT pg_logical_emit_message(true, 'promptpipe', '')
 
 -- name: append_to_lanes
 -- *appended* is a JSON object: how many are appended, by the lanes' keys. Locked in the order in which everybody does.
--- Only an empty lane becomes due by this: one that is held, or backs off, keeps its time.
-INSERT INTO lanes (kind, key, priority, seq, due_at)
-SELECT :kind, key, :priority, appended::bigint, promptpipe_now()
-FROM jsonb_each_text(:appended::jsonb) AS lane (key, appended) ORDER BY key COLLATE "C"
+-- Only an empty lane becomes due by this: one that is held, or backs off, keeps its time. Among those in *take*, it is
+-- leased on the spot.
+WITH mark AS MATERIALIZED (
+    SELECT CASE WHEN cardinality(:take::text[]) > 0 THEN nextval('fences') END AS fence, promptpipe_now() AS now
+)
+INSERT INTO lanes (kind, key, priority, seq, due_at, leased, worker, fence)
+SELECT :kind, key, :priority, appended::bigint, now + CASE WHEN wanted THEN :lease::interval ELSE '0' END, wanted,
+    CASE WHEN wanted THEN :worker::text END, CASE WHEN wanted THEN fence ELSE 0 END
+FROM mark, jsonb_each_text(:appended::jsonb) AS lane (key, appended),
+    LATERAL (SELECT lane.key = ANY (:take) AS wanted) AS _
+ORDER BY key COLLATE "C"
 ON CONFLICT (kind, key) DO UPDATE SET
     seq = lanes.seq + excluded.seq,
-    due_at = coalesce(lanes.due_at, greatest(excluded.due_at, lanes.pace_at))
-RETURNING key, seq
+    (due_at, leased, worker, fence) = (
+        SELECT CASE
+                WHEN lanes.due_at IS NOT NULL THEN lanes.due_at
+                WHEN taken THEN excluded.due_at
+                ELSE greatest(now, lanes.pace_at)
+            END,
+            lanes.leased OR taken,
+            CASE WHEN taken THEN excluded.worker ELSE lanes.worker END,
+            CASE WHEN taken THEN excluded.fence ELSE lanes.fence END
+        FROM mark, LATERAL (
+            SELECT excluded.leased AND lanes.due_at IS NULL AND lanes.pace_at <= now AS taken
+        ) AS _
+    )
+RETURNING key, seq, fence, leased AND fence = (SELECT fence FROM mark) AS taken,
+    NOT leased AND due_at >= (SELECT now FROM mark) AS due
 
 -- name: claim_lanes
 -- Replies before broadcasts, and then the longest due. A lease that ran out counts as a crash: `leased` is still true
@@ -85,6 +105,11 @@ ON CONFLICT (kind, key) DO UPDATE SET
         WHEN lanes.leased OR lanes.due_at IS NULL THEN lanes.due_at
         ELSE greatest(lanes.due_at, excluded.pace_at)
     END
+
+-- name: lanes_marked_for
+-- Lanes whose heads a worker has marked, and has to send.
+SELECT DISTINCT l.key, l.fence FROM outbox_messages m JOIN lanes l ON l.kind = 'outbox' AND l.key = m.lane_key
+WHERE m.id = ANY (:ids) AND m.status = 'sending' AND l.worker = :worker
 
 -- name: lanes_of_worker
 SELECT kind, key, fence FROM lanes WHERE worker = :worker ORDER BY kind, key FOR UPDATE

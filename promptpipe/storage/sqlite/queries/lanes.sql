@@ -6,13 +6,26 @@ UPDATE sequences SET value = value + 1 WHERE name = 'fence'
 
 -- name: append_to_lanes
 -- *appended* is a JSON object: how many are appended, by the lanes' keys.
--- Only an empty lane becomes due by this: one that is held, or backs off, keeps its time.
-INSERT INTO lanes (kind, key, priority, seq, due_at)
-SELECT :kind, lane.key, :priority, lane.value, :now FROM json_each(:appended) AS lane WHERE true
+-- Only an empty lane becomes due by this: one that is held, or backs off, keeps its time. Among those in *take*, it is
+-- leased on the spot.
+UPDATE sequences SET value = value + 1 WHERE name = 'fence' AND json_array_length(:take) > 0;
+INSERT INTO lanes (kind, key, priority, seq, due_at, leased, worker, fence)
+SELECT :kind, lane.key, :priority, lane.value, :now + CASE WHEN wanted.key IS NULL THEN 0 ELSE :lease END,
+    wanted.key IS NOT NULL, CASE WHEN wanted.key IS NOT NULL THEN :worker END,
+    CASE WHEN wanted.key IS NULL THEN 0 ELSE (SELECT value FROM sequences WHERE name = 'fence') END
+FROM json_each(:appended) AS lane LEFT JOIN json_each(:take) AS wanted ON wanted.value = lane.key WHERE true
 ON CONFLICT (kind, key) DO UPDATE SET
     seq = seq + excluded.seq,
-    due_at = coalesce(due_at, max(excluded.due_at, pace_at))
-RETURNING key, seq
+    due_at = CASE
+        WHEN due_at IS NOT NULL THEN due_at
+        WHEN excluded.leased AND pace_at <= :now THEN excluded.due_at
+        ELSE max(:now, pace_at)
+    END,
+    leased = leased OR (excluded.leased AND due_at IS NULL AND pace_at <= :now),
+    worker = CASE WHEN excluded.leased AND due_at IS NULL AND pace_at <= :now THEN excluded.worker ELSE worker END,
+    fence = CASE WHEN excluded.leased AND due_at IS NULL AND pace_at <= :now THEN excluded.fence ELSE fence END
+RETURNING key, seq, fence, NOT leased AND due_at >= :now AS due,
+    leased AND json_array_length(:take) > 0 AND fence = (SELECT value FROM sequences WHERE name = 'fence') AS taken
 
 -- name: claim_lanes
 -- Replies before broadcasts, and then the longest due. A lease that ran out counts as a crash: `leased` is still 1
@@ -83,6 +96,11 @@ INSERT INTO lanes (kind, key, priority, pace_at) VALUES ('outbox', :key, :priori
 ON CONFLICT (kind, key) DO UPDATE SET
     pace_at = max(pace_at, excluded.pace_at),
     due_at = CASE WHEN leased THEN due_at ELSE max(due_at, excluded.pace_at) END
+
+-- name: lanes_marked_for
+-- Lanes whose heads a worker has marked, and has to send.
+SELECT DISTINCT l.key, l.fence FROM outbox_messages m JOIN lanes l ON l.kind = 'outbox' AND l.key = m.lane_key
+WHERE m.id IN (SELECT value FROM json_each(:ids)) AND m.status = 'sending' AND l.worker = :worker
 
 -- name: lanes_of_worker
 SELECT kind, key, fence FROM lanes WHERE worker = :worker ORDER BY kind, key
