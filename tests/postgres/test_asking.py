@@ -132,3 +132,47 @@ async def test_canceled_wait(connection: Connection, observer: Observer) -> None
     assert scope.cancelled_caught
     await assert_sound(connection)
     assert observer.backends() == 1
+
+
+QUERY = "SELECT id FROM canceled"
+INSERT = "INSERT INTO canceled VALUES (%(id)s) RETURNING id"
+TRANSACTION = "SELECT pg_current_xact_id()::text AS id, %(n)s::int AS n"
+
+
+async def test_transaction_that_the_server_begins_by_itself(
+    connection: Connection, table: str, observer: Observer
+) -> None:
+    """What is sent to the end of a block without BEGIN is one transaction all the same, and committed in the end."""
+    async with connection.pipeline(), connection.transaction():
+        answers = [await connection.ask(TRANSACTION, {"n": 1}, begin=False)]
+        await connection.ask(INSERT, {"id": 1}, begin=False)
+        answers.append(await connection.ask(TRANSACTION, {"n": 2}, begin=False))
+    first, second = [(await answer.rows())[0]["id"] for answer in answers]
+    assert first == second
+    assert observer.rows(QUERY) == [(1,)]
+    await assert_sound(connection)
+
+
+async def test_nothing_of_it_when_one_statement_fails(connection: Connection, table: str, observer: Observer) -> None:
+    """And the connection can be used after."""
+
+    async def insert_and_fail() -> None:
+        async with connection.pipeline(), connection.transaction():
+            await connection.ask(INSERT, {"id": 1}, begin=False)
+            await connection.ask("SELECT 1 / %(n)s::int AS n", {"n": 0}, begin=False)
+
+    with pytest.raises(errors.DivisionByZero):
+        await insert_and_fail()
+    assert observer.rows(QUERY) == []
+    await assert_sound(connection)
+
+
+async def test_canceled_on_its_way_out_it_is_committed(connection: Connection, table: str, observer: Observer) -> None:
+    """As any transaction whose block has come to its end."""
+    with trio.CancelScope() as scope:
+        async with connection.pipeline(), connection.transaction():
+            answer = await connection.ask(INSERT, {"id": 1}, begin=False)
+            scope.cancel()
+        assert await answer.rows() == [{"id": 1}]
+    assert observer.rows(QUERY) == [(1,)]
+    await assert_sound(connection)

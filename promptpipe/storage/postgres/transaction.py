@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from promptpipe.model.ids import IdSource
     from promptpipe.model.leases import Work
     from promptpipe.storage.postgres.driver import Connection
+    from promptpipe.storage.postgres.driver.asking import Answer
     from promptpipe.storage.transactions.transaction import Row
 
 T = TypeVar("T")
@@ -45,9 +46,14 @@ class PostgresTransaction(Transaction):
 
     def __init__(self, connection: Connection[dict[str, Any]], pipeline: AsyncPipeline, ids: IdSource) -> None:
         super().__init__(ids)
-        self._ask = connection.ask
+        self._connection = connection
         self._pipeline = pipeline
+        self._begun = False
         self._now: datetime | None = None
+
+    async def _ask(self, sql: str, values: Mapping[str, object]) -> Answer:
+        self._begun = True
+        return await self._connection.ask(sql, values)
 
     async def run(self, statement: str, /, **values: object) -> None:
         """See `Transaction.run`."""
@@ -70,7 +76,9 @@ class PostgresTransaction(Transaction):
         self, *statements: tuple[str, Mapping[str, object]], then: Callable[[list[Sequence[Row]]], T]
     ) -> Last[T]:
         """See `Transaction.last`."""
-        answers = [await self._ask(_TRANSLATED[name], values) for name, values in statements]
+        answers = [
+            await self._connection.ask(_TRANSLATED[name], values, begin=self._begun) for name, values in statements
+        ]
 
         async def rows() -> list[Sequence[Row]]:
             return [await answer.rows() for answer in answers]
@@ -109,9 +117,9 @@ class PostgresTransaction(Transaction):
             wanted = [(work.value, key) for work, key in lanes]
             await self.run("lock_lanes", kinds=[kind for kind, _ in wanted], keys=[key for _, key in wanted])
 
-    async def lock_queue(self, queue: str) -> None:
-        """See `Transaction.lock_queue`. In a statement of its own: that which counts must not have begun to look."""
-        await self.run("lock_limited_queue", queue=queue)
+    def lock_of(self, queue: str) -> list[tuple[str, Mapping[str, object]]]:
+        """See `Transaction.lock_of`. A statement of its own: that which counts must not have begun to look."""
+        return [("lock_limited_queue", {"queue": queue})]
 
     async def lock_names(self, names: Collection[str]) -> None:
         """See `Transaction.lock_names`. Two names that share a number are locked together, which does no harm."""

@@ -114,8 +114,9 @@ class SqliteTransaction(Transaction):
     async def lock_lanes(self, lanes: Collection[tuple[Work, str]]) -> None:
         """Do nothing: one transaction is written at a time."""
 
-    async def lock_queue(self, queue: str) -> None:
-        """Do nothing: one transaction is written at a time."""
+    def lock_of(self, queue: str) -> list[tuple[str, Mapping[str, object]]]:  # noqa: ARG002  the interface has it
+        """Return nothing: one transaction is written at a time."""
+        return []
 
     async def lock_names(self, names: Collection[str]) -> None:
         """Do nothing: one transaction is written at a time."""

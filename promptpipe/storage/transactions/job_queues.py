@@ -146,8 +146,8 @@ async def _claim_from_one(
     tx: Transaction, request: Claim, floors: Sequence[datetime], held: frozenset[str]
 ) -> Last[Found]:
     [queue] = request.queues
-    await tx.lock_queue(queue)
-    return await tx.last(*_look(request, queue, request.limit, floors, list(held)), then=_found)
+    looks = _look(request, queue, request.limit, floors, list(held))
+    return await tx.last(*tx.lock_of(queue), *looks, then=lambda answers: _found(answers[-len(looks) :]))
 
 
 async def _end_those_over(tx: Transaction, rows: Sequence[Row]) -> None:
@@ -207,8 +207,9 @@ async def _lease(
 
     Return also the seconds until the next job of any queue is due; None when none is in sight.
     """
-    await tx.lock_queue(queue)
-    return _found(await tx.several(*_look(request, queue, room, floors, excluded, crashed=crashed)))
+    looks = _look(request, queue, room, floors, excluded, crashed=crashed)
+    answers = await tx.several(*tx.lock_of(queue), *looks)
+    return _found(answers[-len(looks) :])
 
 
 def _look(

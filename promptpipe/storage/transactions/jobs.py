@@ -33,9 +33,15 @@ _STATUSES = {status.value: status for status in JobStatus}
 
 
 async def enqueue(tx: Transaction, new: NewJob) -> Last[tuple[Job, bool]]:
-    """See `JobStore.enqueue`."""
-    job_id = await put(tx, new)
-    return await tx.last(("job", {"id": job_id}), then=lambda found: (as_job(found[0][0]), job_id == new.id))
+    """See `JobStore.enqueue`. One without a key, which cannot be taken, is added and read in one round trip."""
+    adding = []
+    if new.dedupe_key is None:
+        job_id = new.id
+        adding = [("insert_job", _row(new, run_at=new.run_at))]
+        tx.wake(Work.JOB)
+    else:
+        job_id = await put(tx, new)
+    return await tx.last(*adding, ("job", {"id": job_id}), then=lambda found: (as_job(found[-1][0]), job_id == new.id))
 
 
 async def put(tx: Transaction, new: NewJob) -> JobId:
@@ -56,7 +62,7 @@ async def put(tx: Transaction, new: NewJob) -> JobId:
             await mailbox_events.remove(tx, [waiting["id"]])
         elif (held := await tx.one("held_key", key=new.dedupe_key)) is not None:
             return JobId(held["job_id"])
-    await _insert(tx, new, run_at=new.run_at)
+    await tx.run("insert_job", **_row(new, run_at=new.run_at))
     if new.dedupe_period is not None:
         await _hold_key(tx, new, replaced=None if waiting is None else waiting["job_id"])
     tx.wake(Work.JOB)
@@ -107,23 +113,20 @@ def _as_json(new: Iterable[NewJob]) -> str:
     return to_json(rows)
 
 
-async def _insert(
-    tx: Transaction, job: NewJob | Job, *, run_at: datetime | None, created_at: datetime | None = None
-) -> None:
-    """Add a row; due now without *run_at*, made now without *created_at*."""
-    await tx.run(
-        "insert_job",
-        id=job.id,
-        queue=job.queue,
-        priority=job.priority,
-        run_at=run_at,
-        kind=job.kind,
-        payload=to_json(job.payload),
-        dedupe_key=job.dedupe_key,
-        participant_id=job.participant_id,
-        max_attempts=job.max_attempts,
-        created_at=created_at,
-    )
+def _row(job: NewJob | Job, *, run_at: datetime | None, created_at: datetime | None = None) -> dict[str, object]:
+    """Return the values of `insert_job`; due now without *run_at*, made now without *created_at*."""
+    return {
+        "id": job.id,
+        "queue": job.queue,
+        "priority": job.priority,
+        "run_at": run_at,
+        "kind": job.kind,
+        "payload": to_json(job.payload),
+        "dedupe_key": job.dedupe_key,
+        "participant_id": job.participant_id,
+        "max_attempts": job.max_attempts,
+        "created_at": created_at,
+    }
 
 
 async def _enqueue_again(tx: Transaction, live: Row, new: NewJob) -> None:
@@ -177,7 +180,7 @@ async def retry(tx: Transaction, job_id: JobId) -> Job:
             raise PreconditionError(f"the job {job_id} is done")
         await _refuse_taken_key(tx, ended)
         await tx.run("delete_job_history", id=job_id)
-        await _insert(tx, ended, run_at=None, created_at=ended.created_at)
+        await tx.run("insert_job", **_row(ended, run_at=None, created_at=ended.created_at))
         tx.wake(Work.JOB)
     return await get(tx, job_id)
 

@@ -109,8 +109,11 @@ class Transaction(ABC):
         """Lock those of *lanes* that exist, in the order in which everybody does, before anything of a later class."""
 
     @abstractmethod
-    async def lock_queue(self, queue: str) -> None:
-        """Lock a queue if it is limited, so that whoever claims next counts what this transaction has claimed."""
+    def lock_of(self, queue: str) -> list[tuple[str, Mapping[str, object]]]:
+        """Return the statement, if one is needed, that locks a queue if it is limited.
+
+        Whoever claims from it next then counts what this transaction has claimed.
+        """
 
     @abstractmethod
     async def lock_names(self, names: Collection[str]) -> None:

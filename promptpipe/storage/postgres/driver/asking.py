@@ -62,13 +62,17 @@ class Answer:
             raise RuntimeError("the statement failed, which was said elsewhere")
         return self._statement.rows(self._result)
 
-    def send_gen(self, values: Mapping[str, object]) -> PQGen[None]:
-        """Send the statement with these values; what is sent stays in the pipeline until somebody waits for it."""
+    def send_gen(self, values: Mapping[str, object], *, begin: bool) -> PQGen[None]:
+        """Send the statement with these values; what is sent stays in the pipeline until somebody waits for it.
+
+        With *begin* the transaction that is to begin with it does.
+        """
         connection, query, pgconn = self._conn, self._statement.query, self._conn.pgconn
         pipeline, prepared = connection._pipeline, connection._prepared  # noqa: SLF001  (private names: see `internals`)
         if pipeline is None:
             raise ProgrammingError("a statement like this is for a pipeline")
-        yield from connection._start_query()  # noqa: SLF001
+        if begin:
+            yield from connection._start_query()  # noqa: SLF001
         query.dump(values)
         state, name = prepared.get(query)
         if state is Prepare.NO:

@@ -207,18 +207,21 @@ class Connection(CancelableConnection[Row]):
             yield from self._start_query()
         yield from super()._check_intrans_gen(attribute)
 
-    async def ask(self, sql: str, values: Mapping[str, object]) -> Answer:
+    async def ask(self, sql: str, values: Mapping[str, object], *, begin: bool = True) -> Answer:
         """Send a statement in the pipeline that is open, and return what gives its rows, as dictionaries, once asked.
 
         What would fail in `execute` fails here; rows travel in the binary format. The statement is remembered for as
         long as the connection lives: this is for those that are a program's own, and used again and again.
+
+        Without *begin* a transaction block that has sent nothing yet stays so. What is sent that way up to the next
+        synchronization of the pipeline is a transaction nevertheless, which the server begins and ends by itself.
         """
         statement = self._statements.get(sql)
         if statement is None:
             statement = self._statements[sql] = Statement(self, sql, values)
         answer = Answer(self, statement)
         async with self.lock:
-            await self.wait(answer.send_gen(values))
+            await self.wait(answer.send_gen(values, begin=begin))
         return answer
 
     async def fetch_answers(self) -> None:
