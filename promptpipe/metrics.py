@@ -148,6 +148,19 @@ class PrometheusMetrics(Metrics):
             "result",
             ("kept", "refused", "unavailable", "failed"),
         )
+        self._generations = Distributions(
+            "promptpipe_generation_seconds",
+            "Answers of language models, repeated requests included.",
+            LONG,
+            "result",
+            ("answered", "failed"),
+        )
+        self._tokens = Counts(
+            "promptpipe_generation_tokens",
+            "Tokens that language models have read and written.",
+            "direction",
+            known=[("read",), ("written",)],
+        )
         self._families = [family for family in vars(self).values() if isinstance(family, Counts | Distributions)]
 
     def claimed(self, work: Work, items: int) -> None:
@@ -176,6 +189,12 @@ class PrometheusMetrics(Metrics):
     def sent(self, verdict: Verdict, seconds: float) -> None:
         """See `Metrics`."""
         self._sends.add(verdict.value, seconds)
+
+    def generated(self, result: Literal["answered", "failed"], seconds: float, read: int, written: int) -> None:
+        """See `Metrics`."""
+        self._generations.add(result, seconds)
+        self._tokens.values["read",] += read
+        self._tokens.values["written",] += written
 
     def webhook(self, result: Literal["kept", "refused", "unavailable", "failed"], seconds: float) -> None:
         """See `Metrics`."""

@@ -34,6 +34,9 @@ class Metrics:
     def sent(self, verdict: Verdict, seconds: float) -> None:
         """Count a send, and how long its answer took."""
 
+    def generated(self, result: Literal["answered", "failed"], seconds: float, read: int, written: int) -> None:
+        """Count an answer of a language model, how long it took, and the tokens that the model has read and written."""
+
     def webhook(self, result: Literal["kept", "refused", "unavailable", "failed"], seconds: float) -> None:
         """Count a webhook, and how long it took until it was committed or turned down."""
 

@@ -5,21 +5,26 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import trio
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
+
+Answer: TypeAlias = "bytes | Callable[[bytes], bytes | None] | None"
+"""What a request is answered with (None: nothing, for ever), or what says so."""
 
 
 @dataclass
 class Peer:
-    """What it is to answer (None: nothing, for ever), and the requests that came."""
+    """How it is to answer, and the requests that came."""
 
-    answer: bytes | None
+    answer: Answer
     url: str = ""
     requests: list[bytes] = field(default_factory=list)
+    open_requests: int = 0
+    most_open: int = 0
 
     async def serve(self, stream: trio.SocketStream) -> None:
         """Read a request with a Content-Length, answer, and hang up."""
@@ -31,10 +36,24 @@ class Peer:
                     return
                 request += data
             self.requests.append(request)
-            if self.answer is None:
-                await trio.sleep_forever()
-            else:
-                await stream.send_all(self.answer)
+            self.open_requests += 1
+            self.most_open = max(self.most_open, self.open_requests)
+            try:
+                answer = self.answer(request) if callable(self.answer) else self.answer
+                if answer is None:
+                    await _wait_hung_up(stream)
+                else:
+                    await stream.send_all(answer)
+            finally:
+                self.open_requests -= 1
+
+
+async def _wait_hung_up(stream: trio.SocketStream) -> None:
+    try:
+        while await stream.receive_some():
+            pass
+    except trio.BrokenResourceError:
+        pass
 
 
 def _complete(request: bytes) -> bool:
@@ -51,7 +70,7 @@ def http(status: str, body: bytes = b"", **headers: str) -> bytes:
 
 
 @asynccontextmanager
-async def open_peer(answer: bytes | None) -> AsyncIterator[Peer]:
+async def open_peer(answer: Answer) -> AsyncIterator[Peer]:
     """Give a peer on loopback."""
     peer = Peer(answer)
     async with trio.open_nursery() as nursery:

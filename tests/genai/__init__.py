@@ -1,0 +1,1 @@
+"""Text generation against a model of the test's on loopback."""
