@@ -126,6 +126,19 @@ class PostgresSettings(BaseModel):
     pooler: Literal["none", "transaction"] = "none"
 
 
+class GenAiSettings(BaseModel):
+    """Which language model is asked, and how; without a key, none is. See `genai.GenAiConfig`."""
+
+    api_key: SecretStr | None = None
+    base_url: str = "https://api.openai.com/v1"
+    model: str = "gpt-5-mini"
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    timeout: PositiveSeconds = 30.0
+    retries: Annotated[int, Field(ge=0, le=10)] = 2
+    concurrency: Annotated[int, Field(ge=1, le=1_000)] = 20
+
+
 class RetentionSettings(BaseModel):
     """For how long jobs that have ended are kept; 0 for ever."""
 
@@ -156,7 +169,16 @@ class Settings(BaseSettings):
     client: ClientSettings = ClientSettings()
     whatsapp: WhatsAppSettings = WhatsAppSettings()
     auto_enroll: bool = False
+    genai: GenAiSettings = GenAiSettings()
+    intake_prompt_file: str | None = None
+    feedback_prompt_file: str | None = None
+    habit_prompt_file: str | None = None
+    chat_history_limit: Annotated[int, Field(ge=-1)] = -1
+    scheduler_prep_time_minutes: Annotated[int, Field(ge=0, le=720)] = 10
     daily_prompt_reminder_delay: Seconds = 5 * 3600.0
+    auto_feedback_delay: Seconds = 5 * 60.0
+    feedback_initial_timeout: Seconds = 15 * 60.0
+    feedback_followup_delay: Seconds = 3 * 3600.0
     max_reply_age: Seconds = 24 * 3600.0
     in_doubt_wait: Seconds = 120.0
     in_doubt_policy: Literal["resend", "drop", "hold"] = "resend"
@@ -218,6 +240,7 @@ def load_settings(**flags: object) -> Settings:
         raise SettingsError(f"{PREFIX}LEASE: must be at least twice {PREFIX}WHATSAPP__SEND_TIMEOUT")
     _check_channel(settings)
     _check_grpc(settings)
+    _check_genai(settings)
     return settings
 
 
@@ -266,6 +289,14 @@ def _check_grpc(settings: Settings) -> None:
             f"{PREFIX}ADMIN_TOKEN: is needed before {PREFIX}GRPC_BIND leaves loopback"
             f" (or {PREFIX}GRPC_TLS__CLIENT_CA_FILE)"
         )
+
+
+def _check_genai(settings: Settings) -> None:
+    key = settings.genai.api_key
+    if key is not None and not key.get_secret_value().strip():
+        raise SettingsError(f"{PREFIX}GENAI__API_KEY: must not be empty; leave it out for no language model")
+    if not re.match("https?://[^/]", settings.genai.base_url):
+        raise SettingsError(f"{PREFIX}GENAI__BASE_URL: must look like https://api.openai.com/v1")
 
 
 def _check_channel(settings: Settings) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import random
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from promptpipe.app.conversation import conversation_settings, open_generator
 from promptpipe.channels.whatsapp import WhatsAppChannel, WhatsAppConfig
-from promptpipe.flows.conversation import ConversationFlow, ConversationFlowRecovery, ConversationSettings
+from promptpipe.flows.conversation import ConversationFlow, ConversationFlowRecovery
 from promptpipe.metrics import PrometheusMetrics
 from promptpipe.model.ids import IdSource, WorkerId
 from promptpipe.model.messages import InDoubtPolicy, InDoubtRules
@@ -65,9 +65,11 @@ async def open_components(settings: Settings) -> AsyncIterator[Components]:
     worker = WorkerId(new_id())
     wakeups = Wakeups()
     metrics = PrometheusMetrics(settings.queue_names)
+    conversation = conversation_settings(settings)
     async with (
         _open_store(settings, clock, new_id, worker, wakeups, metrics) as store,
         WhatsAppChannel.opened(_whatsapp_config(settings)) as whatsapp,
+        open_generator(settings, metrics) as generator,
     ):
         yield Components(
             settings=settings,
@@ -77,16 +79,10 @@ async def open_components(settings: Settings) -> AsyncIterator[Components]:
             wakeups=wakeups,
             store=store,
             channels={whatsapp.name: whatsapp},
-            flows=[
-                ConversationFlow(
-                    ConversationSettings(
-                        reminder_delay=timedelta(seconds=settings.daily_prompt_reminder_delay),
-                        max_reply_age=timedelta(seconds=settings.max_reply_age),
-                    )
-                )
-            ],
-            recoverables=[ConversationFlowRecovery()],
+            flows=[ConversationFlow(conversation, generator)],
+            recoverables=[ConversationFlowRecovery(conversation)],
             metrics=metrics,
+            generator=generator,
         )
 
 

@@ -12,6 +12,7 @@ from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
 from promptpipe.client import v1
+from promptpipe.flows.conversation.timers import TIMERS
 from promptpipe.model.leases import Claim
 from promptpipe.rpc.convert import struct
 from tests.support.admin import open_admin, refused, resource, violation
@@ -106,7 +107,8 @@ async def test_unknown_kind_is_answered_with_those_that_are_known(home: Home) ->
     """A slip of the pen is seen at once."""
     async with open_admin(home) as admin:
         error = await refused(admin.enqueue("nop"), Status.INVALID_ARGUMENT)
-        assert violation(error) == ("kind", "must be one of: daily_prompt_reminder, noop, scheduled_prompt")
+        known = [*(timer.kind for timer in TIMERS), "noop", "scheduled_prompt"]
+        assert violation(error) == ("kind", f"must be one of: {', '.join(sorted(known))}")
 
 
 async def test_canceled_job_can_be_retried(home: Home) -> None:

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from tests.support.runtime import Runtime
 
 MINUTE = 60.0
-COACH = ConversationSettings(reminder_delay=timedelta(minutes=10))
+OFF = timedelta(0)
+COACH = ConversationSettings(reminder_delay=timedelta(minutes=10), auto_feedback_delay=OFF, feedback_timeout=OFF)
 
 
 async def test_reply_leaves_for_what_came_in(tmp_path: Path, autojump_clock: MockClock) -> None:

@@ -69,7 +69,7 @@ class ScriptedModel:
 
     async def generate(self, messages: Sequence[ChatMessage], tools: Sequence[Tool] = ()) -> Generated:
         del tools
-        self.asked.append(messages)
+        self.asked.append(tuple(messages))
         answer = self.answers.pop(0)
         if answer is None:
             raise GenerationError("the model is not there")

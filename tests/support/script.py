@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
 
 from promptpipe.flows.conversation import script
 from tests.support.eventually import eventually
@@ -13,10 +15,14 @@ if TYPE_CHECKING:
     from promptpipe.simulator.meta_stand_in import MetaStandIn
     from promptpipe.simulator.world import Phone
 
+ZONE = "America/Toronto"
+"""Where people are who have said nothing of it."""
+
+IN_HALF_A_DAY = datetime.now(ZoneInfo(ZONE)) + timedelta(hours=12)  # noqa: TID251  no test lasts so long
 PROFILE = {
     "habit_domain": "stretch",
     "motivational_frame": "my back",
-    "preferred_time": "morning",
+    "preferred_time": f"{IN_HALF_A_DAY:%H:%M}",
     "prompt_anchor": "after coffee",
 }
 
@@ -24,6 +30,10 @@ OPENING = ("person", "hi"), ("service", script.greeting("Ada"))
 INTAKE = [
     line for field, question in script.INTAKE.items() for line in (("service", question), ("person", PROFILE[field]))
 ]
+INTAKE.insert(
+    INTAKE.index(("person", PROFILE["preferred_time"])) + 1,
+    ("service", script.will_prompt(IN_HALF_A_DAY.time(), ZONE)),
+)
 PROMPT = ("service", script.PROFILE_COMPLETE), ("service", script.habit_prompt(PROFILE))
 REMINDED = ("service", script.reminder(PROFILE)), ("person", "done"), ("service", script.well_done(1))
 

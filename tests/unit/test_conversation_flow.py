@@ -1,117 +1,25 @@
-"""The conversation flow: what each event changes."""
+"""The conversation flow: what each event changes, without a language model."""
 
 from __future__ import annotations
 
-import random
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import time, timedelta
 
 import pytest
 
-from promptpipe.flows.conversation import ConversationFlow, ConversationSettings, script
+from promptpipe.flows.conversation import script
 from promptpipe.flows.conversation.state import HISTORY_LIMIT
-from promptpipe.flows.flow import FlowContext
-from promptpipe.model.decisions import Decision, FlowState
-from promptpipe.model.errors import CorruptStateError
-from promptpipe.model.events import (
-    Enrolled,
-    Event,
-    MessageFailed,
-    MessageSent,
-    Replied,
-    TimerFired,
-    TimerLost,
-    decoded,
-    encoded,
-)
-from promptpipe.model.ids import IdSource, JobId, MessageId, ParticipantId, ResponseId
-from promptpipe.model.participants import Participant, ParticipantStatus
-from tests.support.script import PROFILE
-
-NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
-PERSON = ParticipantId("person")
-KEY = f"daily_prompt_reminder:{PERSON}"
-
-
-class Conversation:
-    """A conversation in progress: hands events to the flow, and keeps what it decides."""
-
-    def __init__(self, **settings: timedelta) -> None:
-        self.flow = ConversationFlow(ConversationSettings(**settings))
-        self.state = FlowState(
-            participant_id=PERSON,
-            flow_type="conversation",
-            current_state="CONVERSATION_ACTIVE",
-            data={},
-            version=1,
-            created_at=NOW,
-            updated_at=NOW,
-        )
-        self.now = NOW
-        self._new_id = IdSource(lambda: self.now, random.Random(3).getrandbits)
-
-    async def handle(self, event: Event) -> Decision:
-        participant = Participant(
-            id=PERSON,
-            status=ParticipantStatus.ACTIVE,
-            channel="whatsapp",
-            addresses=(),
-            created_at=NOW,
-            updated_at=NOW,
-            name="Ada",
-        )
-        context = FlowContext(participant=participant, now=self.now, new_id=self._new_id)
-        decision = await self.flow.handle(event, self.state, context)
-        if decision.state is not None:
-            assert (decision.state.from_version, decision.state.flow_type) == (self.state.version, "conversation")
-            self.state = replace(self.state, data=decision.state.data, version=self.state.version + 1)
-        return decision
-
-    async def hear(self, text: str, **other: object) -> list[str]:
-        """Let the person say *text* and return what is said to them."""
-        values: dict[str, object] = {
-            "response_id": ResponseId("r"),
-            "channel": "whatsapp",
-            "type": "text",
-            "text": text,
-            "said_at": self.now,
-            **other,
-        }
-        return said(await self.handle(Replied(**values)))  # type: ignore[arg-type]
-
-    async def take_in(self) -> MessageId:
-        """Go through the intake and return the id of the prompt."""
-        await self.hear("hi")
-        for field in script.INTAKE:
-            await self.hear(PROFILE[field])
-        return MessageId(str(self.pending["messageId"]))
-
-    async def prompt(self) -> JobId:
-        """Go through the intake, let the prompt be sent, and return the id of its reminder."""
-        message_id = await self.take_in()
-        await self.handle(MessageSent(flow_type="conversation", message_id=message_id, sent_at=self.now))
-        return JobId(str(self.state.data["dailyPromptReminderTimerID"]))
-
-    @property
-    def pending(self) -> dict[str, object]:
-        pending = self.state.data["dailyPromptPending"]
-        assert isinstance(pending, dict)
-        return pending
-
-    def reminder(self, job_id: str, sent_at: object = None) -> TimerFired:
-        payload = {"sentAt": sent_at or self.pending["sentAt"]}
-        return TimerFired(job_id=JobId(job_id), job_kind="daily_prompt_reminder", dedupe_key=KEY, payload=payload)
-
-
-def said(decision: Decision) -> list[str]:
-    return [say.text for say in decision.say]
+from promptpipe.model.errors import CorruptStateError, RefusedError
+from promptpipe.model.events import Enrolled, FlowMoved, FlowReset, Signal
+from tests.support.conversing import NOW, PERSON, Conversation, said
+from tests.support.script import IN_HALF_A_DAY, PROFILE, ZONE
 
 
 async def test_first_words_are_greeted_and_asked() -> None:
     """The opener is no answer to a question that was not asked yet."""
     conversation = Conversation()
     assert await conversation.hear("hi") == [script.greeting("Ada"), script.INTAKE["habit_domain"]]
-    assert "userProfile" not in conversation.state.data
+    assert "userProfile" not in conversation.data
 
 
 async def test_enrolled_by_someone_else_is_greeted_once() -> None:
@@ -128,23 +36,28 @@ async def test_intake_collects_the_profile_by_questions() -> None:
     await conversation.hear("hi")
     answers = [await conversation.hear(PROFILE[field]) for field in script.INTAKE]
     questions = list(script.INTAKE.values())
-    assert answers[:-1] == [[question] for question in questions[1:]]
-    assert answers[-1] == [script.PROFILE_COMPLETE, script.habit_prompt(PROFILE)]
-    assert conversation.state.data["userProfile"] == {"intensity": "normal", **PROFILE}
-    assert conversation.state.data["lastHabitPrompt"] == script.habit_prompt(PROFILE)
+    promise = script.will_prompt(IN_HALF_A_DAY.time(), ZONE)
+    assert answers == [
+        [questions[1]],
+        [questions[2]],
+        [promise, questions[3]],
+        [script.PROFILE_COMPLETE, script.habit_prompt(PROFILE)],
+    ]
+    assert conversation.profile == {"intensity": "normal", **PROFILE}
+    assert conversation.data["lastHabitPrompt"] == script.habit_prompt(PROFILE)
 
 
 async def test_history_holds_both_sides_and_the_newest_fifty() -> None:
     """Role, content and time of each turn."""
     conversation = Conversation()
     await conversation.hear("hi")
-    history = conversation.state.data["conversationHistory"]
+    history = conversation.data["conversationHistory"]
     assert isinstance(history, list)
     assert [turn["role"] for turn in history] == ["user", "assistant", "assistant"]
     assert history[0] == {"role": "user", "content": "hi", "timestamp": NOW.isoformat()}
     for number in range(60):
         await conversation.hear(str(number))
-    history = conversation.state.data["conversationHistory"]
+    history = conversation.data["conversationHistory"]
     assert isinstance(history, list)
     assert len(history) == HISTORY_LIMIT
     assert history[-1]["role"] == "assistant"
@@ -157,7 +70,7 @@ async def test_what_is_no_text_is_no_answer(odd: dict[str, str]) -> None:
     await conversation.hear("hi")
     text = odd.pop("text")
     assert await conversation.hear(text, **odd) == [script.IN_WORDS]
-    assert script.first_missing(conversation.state.data.get("userProfile", {})) == "habit_domain"  # type: ignore[arg-type]
+    assert conversation.profile == {}
 
 
 async def test_buttons_count_as_answers() -> None:
@@ -183,7 +96,7 @@ async def test_old_message_is_remembered_but_not_answered() -> None:
     conversation = Conversation()
     await conversation.hear("hi")
     assert await conversation.hear("stretch", said_at=NOW - timedelta(hours=24, seconds=1)) == []
-    assert "userProfile" not in conversation.state.data
+    assert "userProfile" not in conversation.data
     assert await conversation.hear("stretch", said_at=NOW - timedelta(hours=24)) != []
 
 
@@ -193,100 +106,49 @@ async def test_no_greatest_age_answers_everything() -> None:
     assert await conversation.hear("hi", said_at=NOW - timedelta(days=300)) != []
 
 
-# ---------------------------------------------------------------- the reminder
-
-
-async def test_prompt_waits_for_its_sending_before_the_clock_starts() -> None:
-    """Pending from the start, with nothing to remind of yet."""
+@pytest.mark.parametrize(
+    ("answer", "hour", "minute"),
+    [
+        ("7:30", 7, 20),
+        ("07.30", 7, 20),
+        ("19h05", 18, 55),
+        ("7 am", 6, 50),
+        ("12:05 AM", 23, 55),
+        ("12pm", 11, 50),
+        ("in the evening", 18, 50),
+        ("Noon would be fine", 11, 50),
+        ("whenever", 8, 50),
+        ("25:00", 8, 50),
+    ],
+)
+async def test_time_that_suits_them_is_when_they_are_prompted(answer: str, hour: int, minute: int) -> None:
+    """Ten minutes before it, every day, where they are; in the morning when no time can be made out."""
     conversation = Conversation()
-    message_id = await conversation.take_in()
-    assert conversation.pending == {"messageId": message_id, "to": PERSON, "sentAt": None, "reminderDueAt": None}
+    await conversation.hear("hi")
+    for field in ("habit_domain", "motivational_frame"):
+        await conversation.hear(PROFILE[field])
+    await conversation.hear(answer)
+    [new] = conversation.schedules.values()
+    assert (new.recurrence.hour, new.recurrence.minute, new.recurrence.zone) == (hour, minute, ZONE)
+    assert (new.kind, new.payload, new.participant_id) == ("scheduled_prompt", {"prompt": "conversation"}, PERSON)
+    assert conversation.profile["preferred_time"] == answer
+    [entry] = conversation.data["scheduleRegistry"]
+    assert (entry["id"], entry["type"], entry["timezone"], entry["timerID"]) == (new.id, "fixed", ZONE, new.id)
 
 
-async def test_sent_prompt_starts_the_reminder() -> None:
-    """Five hours from when it was sent, under a key that a new prompt replaces."""
+async def test_other_time_takes_the_place_of_the_one_before() -> None:
+    """On a word; what is no time is no such wish."""
     conversation = Conversation()
-    message_id = await conversation.take_in()
-    sent_at = NOW + timedelta(minutes=7)
-    decision = await conversation.handle(MessageSent(flow_type="conversation", message_id=message_id, sent_at=sent_at))
-    [wake] = decision.wake
-    assert (wake.kind, wake.key, wake.at) == ("daily_prompt_reminder", KEY, sent_at + timedelta(hours=5))
-    assert wake.payload == {"sentAt": sent_at.isoformat()}
-    data = conversation.state.data
-    assert data["dailyPromptReminderTimerID"] == wake.id
-    assert data["lastPromptSentAt"] == sent_at.isoformat()
-    assert conversation.pending["reminderDueAt"] == (sent_at + timedelta(hours=5)).isoformat()
-    assert conversation.state.data["userProfile"]["total_prompts"] == 1  # type: ignore[index]
+    await conversation.take_in()
+    [before] = conversation.schedules
+    assert await conversation.hear("time 18:30") == [script.will_prompt(time(18, 30), ZONE)]
+    [after] = conversation.schedules
+    assert (after != before, [entry["id"] for entry in conversation.data["scheduleRegistry"]]) == (True, [after])
+    assert conversation.profile["preferred_time"] == "18:30"
+    assert await conversation.hear("time flies") == [script.KEEP_GOING]
 
 
-async def test_reminder_of_zero_is_off() -> None:
-    """The prompt still waits for an answer."""
-    conversation = Conversation(reminder_delay=timedelta(0))
-    message_id = await conversation.take_in()
-    decision = await conversation.handle(MessageSent(flow_type="conversation", message_id=message_id, sent_at=NOW))
-    assert decision.wake == ()
-    assert conversation.pending["sentAt"] == NOW.isoformat()
-
-
-async def test_due_reminder_is_said_once() -> None:
-    """And clears what it was waiting for."""
-    conversation = Conversation()
-    job_id = await conversation.prompt()
-    event = conversation.reminder(job_id)
-    conversation.now += timedelta(hours=5)
-    assert said(await conversation.handle(event)) == [script.reminder(PROFILE)]
-    data = conversation.state.data
-    assert {"dailyPromptPending", "dailyPromptReminderTimerID"}.isdisjoint(data)
-    assert data["dailyPromptReminderSentAt"] == conversation.now.isoformat()
-    assert said(await conversation.handle(event)) == []
-
-
-async def test_reply_cancels_the_reminder_whatever_it_says() -> None:
-    """By key, so that the timer goes with the commit that handles the reply."""
-    conversation = Conversation()
-    await conversation.prompt()
-    decision = await conversation.handle(
-        Replied(response_id=ResponseId("r"), channel="whatsapp", type="text", text="later", said_at=conversation.now)
-    )
-    assert decision.cancel == (KEY,)
-    data = conversation.state.data
-    assert {"dailyPromptPending", "dailyPromptReminderTimerID"}.isdisjoint(data)
-    assert data["dailyPromptRespondedAt"] == conversation.now.isoformat()
-
-
-async def test_reply_before_the_prompt_was_known_to_be_sent_stops_its_clock() -> None:
-    """By mailbox order: the person answered before `sent` was handled."""
-    conversation = Conversation()
-    message_id = await conversation.take_in()
-    await conversation.hear("done")
-    decision = await conversation.handle(MessageSent(flow_type="conversation", message_id=message_id, sent_at=NOW))
-    assert decision.wake == ()
-
-
-async def test_reminder_of_an_older_prompt_says_nothing() -> None:
-    """The conversation has moved on."""
-    conversation = Conversation()
-    job_id = await conversation.prompt()
-    old = conversation.reminder(job_id)
-    conversation.now += timedelta(hours=1)
-    await conversation.hear("prompt")
-    newer = MessageId(str(conversation.pending["messageId"]))
-    await conversation.handle(MessageSent(flow_type="conversation", message_id=newer, sent_at=conversation.now))
-    before = conversation.state
-    assert said(await conversation.handle(old)) == []
-    assert conversation.state == before
-
-
-async def test_prompt_that_failed_is_not_waited_for() -> None:
-    """Nobody is reminded of what they never got."""
-    conversation = Conversation()
-    message_id = await conversation.take_in()
-    failed = MessageFailed(flow_type="conversation", message_id=message_id, error="131026")
-    assert (await conversation.handle(failed)).cancel == (KEY,)
-    assert "dailyPromptPending" not in conversation.state.data
-
-
-async def test_done_counts_and_asking_brings_another_prompt() -> None:
+async def test_asking_brings_another_prompt() -> None:
     """The scripted coach goes on as long as the person does."""
     conversation = Conversation()
     await conversation.prompt()
@@ -294,65 +156,94 @@ async def test_done_counts_and_asking_brings_another_prompt() -> None:
     assert await conversation.hear("prompt") == [script.ANOTHER_PROMPT, script.habit_prompt(PROFILE)]
     assert await conversation.hear("*done*") == [script.well_done(2)]
     assert await conversation.hear("too busy") == [script.KEEP_GOING]
-    assert conversation.state.data["userProfile"]["success_count"] == 2  # type: ignore[index]
 
 
-# ---------------------------------------------------------------- recovery
-
-
-async def test_lost_reminder_starts_again_with_what_is_left() -> None:
-    """Under a new id, which the state then names."""
+async def test_feedback_collects_what_a_model_would() -> None:
+    """One question after the other; with the last answer the conversation goes back."""
     conversation = Conversation()
-    job_id = await conversation.prompt()
-    lost = TimerLost(flow_type="conversation", job_id=job_id, data_key="dailyPromptReminderTimerID", remaining=600.0)
-    [wake] = (await conversation.handle(lost)).wake
-    assert (wake.at, wake.payload) == (NOW + timedelta(seconds=600), {"sentAt": NOW.isoformat()})
-    assert conversation.state.data["dailyPromptReminderTimerID"] == wake.id != job_id
-    assert (await conversation.handle(lost)).wake == ()
+    await conversation.prompt()
+    await conversation.handle(FlowMoved(flow_type="conversation", target_state="FEEDBACK"))
+    questions = list(script.FEEDBACK.values())
+    assert await conversation.hear("done") == [script.well_done(1), questions[0]]
+    assert await conversation.hear("noise") == [questions[1]]
+    assert await conversation.hear("[image]", type="image") == [script.IN_WORDS]
+    assert await conversation.hear("music") == [questions[2]]
+    assert await conversation.hear("earlier") == [script.FEEDBACK_GIVEN]
+    assert {name: conversation.profile[name] for name in script.FEEDBACK} == {
+        "last_barrier": "noise",
+        "last_motivator": "music",
+        "last_tweak": "earlier",
+    }
+    assert (conversation.data["conversationState"], conversation.data["feedbackState"]) == ("INTAKE", "completed")
+    assert await conversation.hear("hello") == [script.KEEP_GOING]
+    await conversation.handle(FlowMoved(flow_type="conversation", target_state="FEEDBACK"))
+    assert await conversation.hear("it went well") == [script.THANKS, questions[0]]
 
 
-async def test_ended_reminder_is_only_forgotten() -> None:
-    """An operator canceled it: it is not started again."""
+async def test_background_is_what_is_known_from_elsewhere() -> None:
+    """Name, gender, ethnicity and background, as far as they are known."""
     conversation = Conversation()
-    job_id = await conversation.prompt()
-    lost = TimerLost(flow_type="conversation", job_id=job_id, data_key="dailyPromptReminderTimerID")
-    assert (await conversation.handle(lost)).wake == ()
-    assert "dailyPromptReminderTimerID" not in conversation.state.data
+    conversation.participant = replace(conversation.participant, gender="f", background="Works nights.")
+    await conversation.handle(Enrolled(flow_type="conversation"))
+    assert conversation.data["participantBackground"] == "Name: Ada\nGender: f\nBackground: Works nights."
+    nobody = Conversation()
+    nobody.participant = replace(nobody.participant, name=None)
+    await nobody.hear("hi")
+    assert "participantBackground" not in nobody.data
+
+
+# ---------------------------------------------------------------- operators
+
+
+async def test_operator_moves_the_conversation() -> None:
+    """By the names of its modules, in any case; another name is refused, and nothing changes."""
+    conversation = Conversation()
+    await conversation.prompt()
+    for target in ("FEEDBACK", "intake", " Feedback "):
+        await conversation.handle(FlowMoved(flow_type="conversation", target_state=target))
+        assert conversation.data["conversationState"] == target.strip().upper()
+        assert "auto_feedback_enforcement" not in conversation.running()
+    with pytest.raises(RefusedError, match="no state 'LIMBO'; it has: INTAKE, FEEDBACK"):
+        await conversation.handle(FlowMoved(flow_type="conversation", target_state="LIMBO"))
+
+
+async def test_operator_lets_it_begin_again() -> None:
+    """Nothing is remembered, no timer runs, nothing is scheduled; they are greeted anew."""
+    conversation = Conversation()
+    await conversation.prompt()
+    assert (len(conversation.running()), len(conversation.schedules)) == (3, 1)
+    decision = await conversation.handle(FlowReset(flow_type="conversation"))
+    assert said(decision) == [script.greeting("Ada"), script.INTAKE["habit_domain"]]
+    assert (conversation.running(), conversation.schedules) == ({}, {})
+    assert set(conversation.data) == {"participantBackground", "conversationHistory"}
+
+
+async def test_events_from_elsewhere_are_none_of_its_business() -> None:
+    """Whoever sends one is told."""
+    with pytest.raises(RefusedError, match="no event 'paid'"):
+        await Conversation().handle(Signal(flow_type="conversation", name="paid"))
 
 
 @pytest.mark.parametrize(
     "nonsense",
     [
         {"conversationHistory": "x"},
+        {"conversationHistory": ["x"]},
+        {"conversationState": "LIMBO"},
         {"userProfile": 7},
+        {"feedbackState": "lost"},
         {"dailyPromptPending": "yes"},
         {"dailyPromptPending": {"messageId": "m", "to": "p", "sentAt": "yesterday"}},
+        {"dailyPromptPending": {"messageId": "m", "to": "p", "sentAt": "2026-03-01T12:00:00"}},
         {"dailyPromptPending": {"messageId": "m", "to": "p", "sentAt": 7}},
     ],
+    ids=lambda nonsense: str(nonsense)[:50],
 )
 async def test_state_edited_into_nonsense_is_refused_by_name(nonsense: dict[str, object]) -> None:
     """The event fails with a reason that an operator can act on."""
     conversation = Conversation()
     await conversation.take_in()
-    conversation.state = replace(conversation.state, data={**conversation.state.data, **nonsense})
+    conversation.edit(**nonsense)
     [key] = nonsense
     with pytest.raises(CorruptStateError, match=key):
         await conversation.hear("hello")
-
-
-# ---------------------------------------------------------------- events
-
-EVENTS: list[Event] = [
-    Enrolled(flow_type="conversation"),
-    Replied(response_id=ResponseId("r"), channel="whatsapp", type="text", text="hi", said_at=NOW, choice_id="c"),
-    TimerFired(job_id=JobId("j"), job_kind="k", dedupe_key=None, payload={"a": [1, None]}),
-    MessageSent(flow_type="f", message_id=MessageId("m"), sent_at=NOW),
-    MessageFailed(flow_type="f", message_id=MessageId("m"), error="e"),
-    TimerLost(flow_type="f", job_id=JobId("j"), data_key="d", remaining=1.5),
-]
-
-
-@pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.kind)
-def test_events_survive_storage(event: Event) -> None:
-    """What is read is what was written; what a newer version added is left out."""
-    assert decoded(event.kind, {**encoded(event), "from_the_future": 1}) == event

@@ -11,7 +11,7 @@ import trio
 
 from promptpipe.app import Components, make_recovery
 from promptpipe.config import load_settings
-from promptpipe.flows.conversation import ConversationFlowRecovery
+from promptpipe.flows.conversation import ConversationFlowRecovery, ConversationSettings
 from promptpipe.metrics import PrometheusMetrics
 from promptpipe.model.events import TimerLost
 from promptpipe.model.ids import JobId, ParticipantId, ScheduleId
@@ -88,7 +88,9 @@ async def test_failing_component_stops_no_other(db: Database) -> None:
     await enroll(db, ADA)
     db.change("DELETE FROM registered_hooks")
     metrics = PrometheusMetrics(())
-    report = await manager(db, Failing(), ConversationFlowRecovery(), metrics=metrics).recover_all()
+    report = await manager(
+        db, Failing(), ConversationFlowRecovery(ConversationSettings()), metrics=metrics
+    ).recover_all()
     failing, conversation = report.components[-2:]
     assert (failing.failed, failing.failures) == (1, (("failing", "ValueError: broken"),))
     assert (conversation.checked, conversation.restored, conversation.failed) == (1, 1, 0)
@@ -119,7 +121,7 @@ async def test_failing_participant_stops_no_other(db: Database) -> None:
     hour = timedelta(hours=1)
     good = await enroll(db, "+16505550001", **{TIMER: "gone", "dailyPromptPending": pending(db, sent=-hour, due=hour)})
     bad = await enroll(db, "+16505550002", **{TIMER: "gone", "dailyPromptPending": "nonsense"})
-    report = await manager(db, ConversationFlowRecovery()).recover_all()
+    report = await manager(db, ConversationFlowRecovery(ConversationSettings())).recover_all()
     component = report.components[-1]
     assert (component.restored, component.failed, component.failures[0][0]) == (1, 1, bad)
     assert lost_events(db) == {good: 3600.0}
@@ -135,7 +137,7 @@ async def test_lost_reminder_gets_what_was_left_of_its_time(db: Database) -> Non
         db, "+16505550002", **{TIMER: "gone2", "dailyPromptPending": pending(db, sent=-9 * hour, due=-4 * hour)}
     )
     aimless = await enroll(db, "+16505550003", **{TIMER: "gone3"})
-    await manager(db, ConversationFlowRecovery()).recover_all()
+    await manager(db, ConversationFlowRecovery(ConversationSettings())).recover_all()
     assert lost_events(db) == {early: 3600.0, late: 0.0, aimless: None}
 
 
@@ -144,7 +146,7 @@ async def test_recovering_twice_changes_nothing(db: Database) -> None:
     hour = timedelta(hours=1)
     await enroll(db, ADA, **{TIMER: "gone", "dailyPromptPending": pending(db, sent=-hour, due=hour)})
     db.change("DELETE FROM registered_hooks")
-    recovery = manager(db, ConversationFlowRecovery())
+    recovery = manager(db, ConversationFlowRecovery(ConversationSettings()))
     assert (await recovery.recover_all()).components[-1].restored == 2
     assert sum(component.restored for component in (await recovery.recover_all()).components) == 0
     [delivery] = (await db.store.mailboxes.claim(db.claim())).items

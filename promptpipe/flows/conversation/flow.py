@@ -1,223 +1,170 @@
-"""The conversation flow: a scripted intake, a first prompt, and a reminder that a reply cancels."""
+"""The conversation flow: a habit coach with two modules, intake and feedback."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from promptpipe.flows.conversation import script
-from promptpipe.flows.conversation.state import (
-    LAST_HABIT_PROMPT,
-    LAST_PROMPT_SENT_AT,
-    PENDING,
-    REMINDER_SENT_AT,
-    REMINDER_TIMER,
-    RESPONDED_AT,
-    ConversationState,
-    PendingPrompt,
+from promptpipe.flows.conversation import feedback, prompts, script, scripted
+from promptpipe.flows.conversation.coach import Coach
+from promptpipe.flows.conversation.context import background_of
+from promptpipe.flows.conversation.lost import restart
+from promptpipe.flows.conversation.state import BACKGROUND, ConversationState, Module
+from promptpipe.flows.conversation.timers import (
+    AUTO_FEEDBACK,
+    BY_KIND,
+    FEEDBACK_FOLLOWUP,
+    FEEDBACK_TIMEOUT,
+    REMINDER,
+    STATE_TRANSITION,
+    TIMERS,
 )
-from promptpipe.model.decisions import Decision, Say, StateChange, Wake
-from promptpipe.model.events import Enrolled, MessageFailed, MessageSent, Replied, TimerFired, TimerLost
-from promptpipe.model.ids import JobId, MessageId
-from promptpipe.model.messages import Text
+from promptpipe.flows.conversation.tools.habit import written
+from promptpipe.flows.conversation.tools.scheduler import delete_all
+from promptpipe.flows.conversation.turn import FLOW_TYPE, Turn
+from promptpipe.model.errors import GenerationError, RefusedError
+from promptpipe.model.events import (
+    Enrolled,
+    FlowMoved,
+    FlowReset,
+    MessageFailed,
+    MessageSent,
+    Replied,
+    Signal,
+    TimerFired,
+    TimerLost,
+)
 
 if TYPE_CHECKING:
-    from datetime import datetime
+    from collections.abc import Callable, Mapping
 
+    from promptpipe.flows.conversation.settings import ConversationSettings
     from promptpipe.flows.flow import FlowContext
-    from promptpipe.model.decisions import FlowState
+    from promptpipe.model.decisions import Decision, FlowState
     from promptpipe.model.events import Event
+    from promptpipe.model.messages import Content
+    from promptpipe.model.prompts import PromptOrder
+    from promptpipe.ports.generator import TextGenerator
 
-FLOW_TYPE = "conversation"
 ACTIVE = "CONVERSATION_ACTIVE"
-REMINDER = "daily_prompt_reminder"
-WORDED = frozenset({"text", "button", "interactive"})
-"""Types of reply whose text is the person's own answer."""
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConversationSettings:
-    """How long the flow waits. A reminder after 0 is off; a greatest age of 0 is none."""
-
-    reminder_delay: timedelta = timedelta(hours=5)
-    max_reply_age: timedelta = timedelta(hours=24)
+_WHEN_DUE: Mapping[str, Callable[[Turn, TimerFired], None]] = {
+    REMINDER.kind: prompts.remind,
+    AUTO_FEEDBACK.kind: feedback.enforce,
+    STATE_TRANSITION.kind: feedback.transit,
+    FEEDBACK_TIMEOUT.kind: feedback.ask,
+    FEEDBACK_FOLLOWUP.kind: feedback.follow_up,
+}
 
 
 class ConversationFlow:
-    """`flows.flow.Flow`: a habit coach."""
+    """`flows.flow.PromptingFlow`: a habit coach. Without a *generator* it answers from its script."""
 
     flow_type = FLOW_TYPE
     handler_type = FLOW_TYPE
     initial_state = ACTIVE
-    job_kinds = frozenset({REMINDER})
+    job_kinds = frozenset(BY_KIND)
 
-    def __init__(self, settings: ConversationSettings) -> None:
+    def __init__(self, settings: ConversationSettings, generator: TextGenerator | None = None) -> None:
         self._settings = settings
+        self._generator = generator
+        self._coach = None if generator is None else Coach(generator)
 
     async def handle(self, event: Event, state: FlowState, context: FlowContext) -> Decision:
         """See `Flow.handle`."""
-        turn = _Turn(ConversationState(state.data), context, self._settings)
+        turn = self._turn(state, context)
         match event:
             case Enrolled():
-                turn.greet()
+                await self._greet(turn)
             case Replied():
-                turn.reply(event)
+                await self._reply(turn, event)
             case MessageSent():
-                turn.prompt_sent(event)
+                prompts.sent(turn, event)
             case MessageFailed():
-                turn.prompt_failed(event)
+                prompts.failed(turn, event)
             case TimerFired():
-                turn.reminder_due(event)
+                _WHEN_DUE[event.job_kind](turn, event)
             case TimerLost():
-                turn.timer_lost(event)
+                restart(turn, event)
+            case FlowMoved():
+                feedback.move(turn, _module(event.target_state))
+            case FlowReset():
+                await self._reset(turn)
+            case Signal():
+                raise RefusedError(f"the conversation knows no event {event.name!r}")
         return turn.decision(state)
 
+    async def prompt(
+        self, order: PromptOrder, content: Content | None, state: FlowState, context: FlowContext
+    ) -> Decision:
+        """See `PromptingFlow.prompt`. What the conversation has to say is a habit prompt."""
+        turn = self._turn(state, context)
+        if content is None:
+            prompts.send_habit_prompt(turn, order, await self._habit_prompt(turn))
+        else:
+            prompts.send_ordered(turn, order, content)
+        return turn.decision(state)
 
-@dataclass(slots=True)
-class _Turn:
-    """One event's handling: the decision as it takes shape."""
+    async def answered(
+        self, reply: Replied, answer: Content | None, state: FlowState, context: FlowContext
+    ) -> Decision:
+        """See `PromptingFlow.answered`."""
+        turn = self._turn(state, context)
+        prompts.heard(turn, reply)
+        if answer is not None:
+            turn.note(answer)
+        return turn.decision(state)
 
-    state: ConversationState
-    context: FlowContext
-    settings: ConversationSettings
-    say: list[Say] = field(default_factory=list)
-    wake: list[Wake] = field(default_factory=list)
-    cancel: list[str] = field(default_factory=list)
+    def _turn(self, state: FlowState, context: FlowContext) -> Turn:
+        return Turn(ConversationState(state.data), context, self._settings)
 
-    def decision(self, before: FlowState) -> Decision:
-        """Return what came of the turn."""
-        changed = self.state.data != before.data
-        return Decision(
-            state=StateChange(FLOW_TYPE, before.current_state, self.state.data, before.version) if changed else None,
-            say=tuple(self.say),
-            wake=tuple(self.wake),
-            cancel=tuple(self.cancel),
-        )
-
-    # ------------------------------------------------------------------ events
-
-    def greet(self) -> None:
-        """Greet, unless the conversation has begun already, and ask the first question."""
-        if self.state.history:
+    async def _greet(self, turn: Turn) -> None:
+        """Greet, unless the conversation has begun already."""
+        if turn.state.history:
             return
-        self._answer(script.greeting(self.context.participant.name))
-        self._ask()
+        turn.change(**{BACKGROUND: background_of(turn.context.participant) or None})
+        if self._coach is None:
+            scripted.greet(turn)
+        else:
+            await self._coach.answer(turn, None)
 
-    def reply(self, event: Replied) -> None:
-        """Answer what the participant wrote."""
-        if not event.conversational:
+    async def _reply(self, turn: Turn, reply: Replied) -> None:
+        if not reply.conversational:
             return
-        is_first = not self.state.history
-        self.state = self.state.heard(event.text, event.said_at)
-        self._note_response()
-        max_age = self.settings.max_reply_age
-        if max_age and self.context.now - event.said_at > max_age:
-            return
+        is_first = not turn.state.history
         if is_first:
-            self._answer(script.greeting(self.context.participant.name))
-            self._ask()
-        elif event.type not in WORDED or not event.text.strip():
-            self._answer(script.IN_WORDS)
-        elif (missing := script.first_missing(self.state.profile)) is not None:
-            self.state = self.state.with_profile(**{missing: event.text.strip()})
-            self._ask()
+            turn.change(**{BACKGROUND: background_of(turn.context.participant) or None})
+        answered = prompts.heard(turn, reply)
+        age = self._settings.max_reply_age
+        if age and turn.now - reply.said_at > age:
+            return
+        feedback.answered(turn)
+        if self._coach is not None:
+            await self._coach.answer(turn, reply.text)
+        elif is_first:
+            scripted.greet(turn)
         else:
-            self._follow_up(event.text)
+            scripted.answer(turn, reply, answered)
 
-    def prompt_sent(self, event: MessageSent) -> None:
-        """Start the reminder's clock, if that prompt still waits for an answer."""
-        self.state = self.state.having(**{LAST_PROMPT_SENT_AT: event.sent_at.isoformat()})
-        self.state = self.state.with_profile(total_prompts=self.state.count("total_prompts") + 1)
-        pending = self.state.pending
-        if pending is None or pending.message_id != event.message_id:
-            return
-        delay = self.settings.reminder_delay
-        due_at = event.sent_at + delay if delay else None
-        self._await_answer(replace(pending, sent_at=event.sent_at, reminder_due_at=due_at))
-        if due_at is not None:
-            self._start_reminder(due_at, event.sent_at)
+    async def _habit_prompt(self, turn: Turn) -> str:
+        """Return a habit prompt, by the model if there is one that answers."""
+        if self._generator is not None:
+            try:
+                return await written(self._generator, turn)
+            except GenerationError:
+                pass
+        return script.habit_prompt(turn.state.profile)
 
-    def prompt_failed(self, event: MessageFailed) -> None:
-        """Stop waiting for an answer to a prompt that will not arrive."""
-        pending = self.state.pending
-        if pending is not None and pending.message_id == event.message_id:
-            self._stop_waiting()
+    async def _reset(self, turn: Turn) -> None:
+        """Begin again: nothing is remembered, no timer runs, nothing is scheduled."""
+        turn.stop(*TIMERS)
+        delete_all(turn)
+        turn.state = ConversationState({})
+        await self._greet(turn)
 
-    def reminder_due(self, event: TimerFired) -> None:
-        """Remind, if the prompt for which this timer was started still waits for an answer."""
-        if self.state.reminder_timer == event.job_id:
-            self.state = self.state.having(**{REMINDER_TIMER: None})
-        pending = self.state.pending
-        if pending is None or pending.sent_at is None:
-            return
-        if event.payload.get("sentAt") != pending.sent_at.isoformat():
-            return
-        self.state = self.state.having(**{PENDING: None, REMINDER_SENT_AT: self.context.now.isoformat()})
-        self._answer(script.reminder(self.state.profile))
 
-    def timer_lost(self, event: TimerLost) -> None:
-        """Start a lost reminder again with what was left of its time, or forget one that has ended."""
-        if event.data_key != REMINDER_TIMER or self.state.reminder_timer != event.job_id:
-            return
-        self.state = self.state.having(**{REMINDER_TIMER: None})
-        pending = self.state.pending
-        if event.remaining is not None and pending is not None and pending.sent_at is not None:
-            self._start_reminder(self.context.now + timedelta(seconds=event.remaining), pending.sent_at)
-
-    # ------------------------------------------------------------------ steps
-
-    def _answer(self, text: str, *, awaited: bool = False) -> MessageId:
-        message_id = MessageId(self.context.new_id())
-        self.say.append(Say(id=message_id, content=Text(text), awaited_by=FLOW_TYPE if awaited else None))
-        self.state = self.state.said(text, self.context.now)
-        return message_id
-
-    def _ask(self) -> None:
-        """Ask for what is missing; with nothing missing, send the first prompt."""
-        missing = script.first_missing(self.state.profile)
-        if missing is not None:
-            self._answer(script.INTAKE[missing])
-        else:
-            self._answer(script.PROFILE_COMPLETE)
-            self._prompt()
-
-    def _follow_up(self, text: str) -> None:
-        if script.means_done(text):
-            times = self.state.count("success_count") + 1
-            self.state = self.state.with_profile(success_count=times)
-            self._answer(script.well_done(times))
-        elif script.wants_prompt(text):
-            self._answer(script.ANOTHER_PROMPT)
-            self._prompt()
-        else:
-            self._answer(script.KEEP_GOING)
-
-    def _prompt(self) -> None:
-        text = script.habit_prompt(self.state.profile)
-        message_id = self._answer(text, awaited=True)
-        self.state = self.state.having(**{LAST_HABIT_PROMPT: text})
-        self._await_answer(PendingPrompt(message_id, to=self.context.participant.id))
-
-    def _await_answer(self, pending: PendingPrompt) -> None:
-        self.state = self.state.having(**{PENDING: pending.to_data()})
-
-    def _note_response(self) -> None:
-        """Whatever the participant says after a prompt answers it: no reminder any more."""
-        if self.state.pending is not None:
-            self._stop_waiting()
-            self.state = self.state.having(**{RESPONDED_AT: self.context.now.isoformat()})
-
-    def _stop_waiting(self) -> None:
-        self.cancel.append(self._reminder_key)
-        self.state = self.state.having(**{PENDING: None, REMINDER_TIMER: None})
-
-    def _start_reminder(self, at: datetime, sent_at: datetime) -> None:
-        job_id = JobId(self.context.new_id())
-        payload = {"sentAt": sent_at.isoformat()}
-        self.wake.append(Wake(id=job_id, kind=REMINDER, key=self._reminder_key, at=at, payload=payload))
-        self.state = self.state.having(**{REMINDER_TIMER: job_id})
-
-    @property
-    def _reminder_key(self) -> str:
-        return f"{REMINDER}:{self.context.participant.id}"
+def _module(target: str) -> Module:
+    try:
+        return Module(target.strip().upper())
+    except ValueError:
+        known = ", ".join(module.value for module in Module)
+        raise RefusedError(f"the conversation has no state {target!r}; it has: {known}") from None

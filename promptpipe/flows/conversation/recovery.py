@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from promptpipe.flows.conversation.flow import FLOW_TYPE
-from promptpipe.flows.conversation.state import REMINDER_TIMER, ConversationState
+from promptpipe.flows.conversation.lost import life_of
+from promptpipe.flows.conversation.state import ConversationState
+from promptpipe.flows.conversation.timers import TIMERS
+from promptpipe.flows.conversation.turn import FLOW_TYPE
 from promptpipe.model.errors import PromptPipeError, StoreUnavailableError
 from promptpipe.recovery import ResponseHandlerRecoveryInfo, TimerRecoveryInfo
 
 if TYPE_CHECKING:
+    from promptpipe.flows.conversation.settings import ConversationSettings
+    from promptpipe.flows.conversation.timers import Timer
     from promptpipe.model.ids import ParticipantId
     from promptpipe.model.recovery import LostTimer
     from promptpipe.recovery import RecoveryRegistry
@@ -24,11 +28,15 @@ class ConversationFlowRecovery:
     name = "conversation flow"
     flow_type = FLOW_TYPE
 
+    def __init__(self, settings: ConversationSettings) -> None:
+        self._settings = settings
+
     async def recover_state(self, registry: RecoveryRegistry) -> None:
         """See `Recoverable.recover_state`. Only participants that need repair are read."""
         registry.tally.checked = await registry.store.active(FLOW_TYPE)
         await self._recover_handlers(registry)
-        await self._recover_timers(registry)
+        for timer in TIMERS:
+            await self._recover_timers(timer, registry)
 
     async def recover_participant(self, participant_id: ParticipantId, registry: RecoveryRegistry) -> None:
         """See `ParticipantRecoverable.recover_participant`."""
@@ -42,28 +50,22 @@ class ConversationFlowRecovery:
                 await self.recover_participant(participant_id, registry)
             after = page[-1]
 
-    async def _recover_timers(self, registry: RecoveryRegistry) -> None:
+    async def _recover_timers(self, timer: Timer, registry: RecoveryRegistry) -> None:
         after: ParticipantId | None = None
-        while page := await registry.store.lost_timers(FLOW_TYPE, REMINDER_TIMER, after, PAGE):
+        while page := await registry.store.lost_timers(FLOW_TYPE, timer.data_key, after, PAGE):
             for lost in page:
                 try:
-                    await registry.recover_timer(_reminder_info(lost))
+                    await registry.recover_timer(self._info(timer, lost))
                 except StoreUnavailableError:
                     raise
                 except PromptPipeError as error:
                     registry.tally.fail(lost.participant_id, error)
             after = page[-1].participant_id
 
-
-def _reminder_info(lost: LostTimer) -> TimerRecoveryInfo:
-    """Return what is known of a lost reminder; one that has ended is only to be forgotten."""
-    pending = None if lost.ended else ConversationState(lost.state_data).pending
-    if pending is None or pending.sent_at is None or pending.reminder_due_at is None:
-        return TimerRecoveryInfo(lost=lost, flow_type=FLOW_TYPE, data_key=REMINDER_TIMER)
-    return TimerRecoveryInfo(
-        lost=lost,
-        flow_type=FLOW_TYPE,
-        data_key=REMINDER_TIMER,
-        original_ttl=pending.reminder_due_at - pending.sent_at,
-        created_at=pending.sent_at,
-    )
+    def _info(self, timer: Timer, lost: LostTimer) -> TimerRecoveryInfo:
+        """Return what is known of a lost timer; one that has ended is only to be forgotten."""
+        life = None if lost.ended else life_of(timer, ConversationState(lost.state_data), self._settings)
+        created_at, ttl = (None, None) if life is None else life
+        return TimerRecoveryInfo(
+            lost=lost, flow_type=FLOW_TYPE, data_key=timer.data_key, original_ttl=ttl, created_at=created_at
+        )

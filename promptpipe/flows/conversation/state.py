@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
+from enum import Enum
 from typing import TYPE_CHECKING
 
 from promptpipe.model.errors import CorruptStateError
@@ -11,17 +12,44 @@ from promptpipe.model.errors import CorruptStateError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from promptpipe.flows.conversation.timers import Timer
+
+MODULE = "conversationState"
 HISTORY = "conversationHistory"
+BACKGROUND = "participantBackground"
 PROFILE = "userProfile"
 LAST_HABIT_PROMPT = "lastHabitPrompt"
 LAST_PROMPT_SENT_AT = "lastPromptSentAt"
 PENDING = "dailyPromptPending"
-REMINDER_TIMER = "dailyPromptReminderTimerID"
 REMINDER_SENT_AT = "dailyPromptReminderSentAt"
 RESPONDED_AT = "dailyPromptRespondedAt"
+LAST_POLL_DATE = "lastIntensityPromptDate"
+FEEDBACK_STATE = "feedbackState"
+SCHEDULES = "scheduleRegistry"
+TRANSITION = "stateTransition"
+"""Where a transition that waits for its time leads, and when that is."""
+POLL = "promptPoll"
+"""The poll of the latest prompt that has one: its message, and whether it was answered with *Done*."""
+QUESTION = "scriptQuestion"
+"""The field of the profile that the script has asked for last, in feedback."""
 
 HISTORY_LIMIT = 50
 """Turns kept; the oldest go first."""
+
+
+class Module(Enum):
+    """Which part of the conversation answers."""
+
+    INTAKE = "INTAKE"
+    FEEDBACK = "FEEDBACK"
+
+
+class FeedbackState(Enum):
+    """How far asking for feedback about a prompt has come."""
+
+    WAITING = "waiting_initial"
+    FOLLOWED_UP = "followup_sent"
+    COMPLETED = "completed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +72,18 @@ class PendingPrompt:
 
 
 @dataclass(frozen=True, slots=True)
+class PendingTransition:
+    """A transition that waits for its time."""
+
+    target: Module
+    due_at: datetime
+
+    def to_data(self) -> dict[str, object]:
+        """Return it as state data."""
+        return {"target": self.target.value, "dueAt": self.due_at.isoformat()}
+
+
+@dataclass(frozen=True, slots=True)
 class ConversationState:
     """State data. An absent key means unset; setting a key to None removes it."""
 
@@ -55,11 +95,28 @@ class ConversationState:
         return ConversationState({key: value for key, value in merged.items() if value is not None})
 
     @property
-    def history(self) -> list[object]:
+    def module(self) -> Module:
+        """The part of the conversation that answers."""
+        try:
+            return Module(self.data.get(MODULE, Module.INTAKE.value))
+        except ValueError as error:
+            raise CorruptStateError(f"{MODULE} is none that there is") from error
+
+    @property
+    def feedback(self) -> FeedbackState | None:
+        """How far asking for feedback has come; None where it has not begun."""
+        value = self.data.get(FEEDBACK_STATE)
+        try:
+            return None if value is None else FeedbackState(value)
+        except ValueError as error:
+            raise CorruptStateError(f"{FEEDBACK_STATE} is none that there is") from error
+
+    @property
+    def history(self) -> list[Mapping[str, object]]:
         """The turns so far, oldest first, as {role, content, timestamp}."""
         turns = self.data.get(HISTORY, [])
-        if not isinstance(turns, list):
-            raise CorruptStateError(f"{HISTORY} is not a list")
+        if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
+            raise CorruptStateError(f"{HISTORY} is not a list of turns")
         return turns
 
     def heard(self, text: str, at: datetime) -> ConversationState:
@@ -77,10 +134,7 @@ class ConversationState:
     @property
     def profile(self) -> Mapping[str, object]:
         """What is known of the participant, by field."""
-        profile = self.data.get(PROFILE, {})
-        if not isinstance(profile, dict):
-            raise CorruptStateError(f"{PROFILE} is not an object")
-        return profile
+        return self._object(PROFILE)
 
     def with_profile(self, **fields: object) -> ConversationState:
         """Return the state with *fields* of the profile set; a new profile has a normal intensity."""
@@ -96,28 +150,79 @@ class ConversationState:
     @property
     def pending(self) -> PendingPrompt | None:
         """The prompt that waits for an answer."""
-        data = self.data.get(PENDING)
-        if data is None:
+        data = self._object(PENDING)
+        if not data:
             return None
         try:
-            return _pending_from(data)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            return PendingPrompt(
+                message_id=str(data["messageId"]),
+                to=str(data["to"]),
+                sent_at=_instant(data.get("sentAt")),
+                reminder_due_at=_instant(data.get("reminderDueAt")),
+            )
+        except (KeyError, TypeError, ValueError) as error:
             raise CorruptStateError(f"{PENDING} is malformed: {error}") from error
 
     @property
-    def reminder_timer(self) -> str | None:
-        """The id of the reminder's job."""
-        timer = self.data.get(REMINDER_TIMER)
-        return None if timer is None else str(timer)
+    def transition(self) -> PendingTransition | None:
+        """The transition that waits for its time."""
+        data = self._object(TRANSITION)
+        if not data:
+            return None
+        try:
+            return PendingTransition(Module(data["target"]), datetime.fromisoformat(str(data["dueAt"])))
+        except (KeyError, ValueError) as error:
+            raise CorruptStateError(f"{TRANSITION} is malformed: {error}") from error
+
+    @property
+    def schedules(self) -> list[Mapping[str, object]]:
+        """The participant's schedules, as they are kept."""
+        entries = self.data.get(SCHEDULES, [])
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) and "id" in entry for entry in entries):
+            raise CorruptStateError(f"{SCHEDULES} is not a list of schedules")
+        return entries
+
+    @property
+    def poll(self) -> Mapping[str, object]:
+        """The poll of the latest prompt that has one; empty before there is one."""
+        return self._object(POLL)
+
+    @property
+    def last_prompt_sent_at(self) -> datetime | None:
+        """When the latest prompt reached the provider."""
+        try:
+            return _instant(self.data.get(LAST_PROMPT_SENT_AT))
+        except (TypeError, ValueError) as error:
+            raise CorruptStateError(f"{LAST_PROMPT_SENT_AT} is no time") from error
+
+    @property
+    def last_poll_date(self) -> date | None:
+        """The day, where the participant is, on which they were last asked how hard it should be."""
+        value = self.data.get(LAST_POLL_DATE)
+        try:
+            return None if value is None else date.fromisoformat(str(value))
+        except ValueError as error:
+            raise CorruptStateError(f"{LAST_POLL_DATE} is no day") from error
+
+    def timer(self, timer: Timer) -> str | None:
+        """Return the id of a timer's job."""
+        job_id = self.data.get(timer.data_key)
+        return None if job_id is None else str(job_id)
+
+    def _object(self, key: str) -> Mapping[str, object]:
+        value = self.data.get(key, {})
+        if not isinstance(value, dict):
+            raise CorruptStateError(f"{key} is not an object")
+        return value
 
 
-def _pending_from(data: object) -> PendingPrompt:
-    if not isinstance(data, dict):
-        raise TypeError("not an object")
-    sent_at, due_at = data.get("sentAt"), data.get("reminderDueAt")
-    return PendingPrompt(
-        message_id=str(data["messageId"]),
-        to=str(data["to"]),
-        sent_at=None if sent_at is None else datetime.fromisoformat(sent_at),
-        reminder_due_at=None if due_at is None else datetime.fromisoformat(due_at),
-    )
+def _instant(value: object) -> datetime | None:
+    """Return an instant; what is kept without a zone is UTC's."""
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise TypeError("a time is text")
+    instant = datetime.fromisoformat(value)
+    if instant.tzinfo is None:
+        raise ValueError("a time has its offset")
+    return instant
