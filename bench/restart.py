@@ -23,7 +23,7 @@ from bench.databases import count, execute
 from bench.figures import Figure, figure
 from bench.worker import settings_for
 from promptpipe import app
-from promptpipe.flows.conversation.state import REMINDER_TIMER
+from promptpipe.flows.conversation.timers import REMINDER
 from promptpipe.model.inbound import Enrollment
 from promptpipe.model.participants import Address, AddressKind, Profile
 from tests.support.service import free_port
@@ -91,7 +91,7 @@ def _fill(url: str, people: int, waiting: int) -> None:
     timer, job = "t.participant_id IS NOT NULL", "t.participant_id IS NULL"
     new_id = f"substr(t.participant_id, 1, 24) || {filling.N}"
     timer_id = f"(SELECT substr(id, 1, 24) FROM jobs t WHERE {timer}) || {filling.N}"  # noqa: S608
-    state = f"json_set(t.state_data, '$.{REMINDER_TIMER}', {timer_id})"
+    state = f"json_set(t.state_data, '$.{REMINDER.data_key}', {timer_id})"
     filling.copy(url, "flow_states", people, {"participant_id": new_id, "state_data": state})
     filling.copy(url, "registered_hooks", people, {"participant_id": new_id})
     filling.copy(url, "participant_addresses", people, {"participant_id": new_id, "address": f"'+49' || {filling.N}"})
@@ -110,7 +110,7 @@ async def _first_rows(url: str) -> None:
         person = await store.participants.enroll(address, Profile(), enrollment)
         [job] = jobs.new_jobs(components, 1)
         [timer] = jobs.new_jobs(components, 1, jobs.MONTH)
-        await store.jobs.enqueue_many([job, replace(timer, kind="reminder", participant_id=person.id)])
+        await store.jobs.enqueue_many([job, replace(timer, kind=REMINDER.kind, participant_id=person.id)])
     execute(url, "DELETE FROM mailbox_events", "UPDATE lanes SET due_at = NULL")
 
 

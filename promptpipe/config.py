@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 PREFIX = "PROMPTPIPE_"
+EXTENSION = "EXTENSION__"
+"""What follows the prefix in settings of installed packages; then come the package's name, `__`, and the setting's."""
+
 ENV_FILE = ".env"
 
 # What `promptpipe simulator` and a service on the simulator channel have in common. Public, so refused beyond loopback.
@@ -169,6 +172,7 @@ class Settings(BaseSettings):
     client: ClientSettings = ClientSettings()
     whatsapp: WhatsAppSettings = WhatsAppSettings()
     auto_enroll: bool = False
+    enroll_flow: str = "conversation"
     genai: GenAiSettings = GenAiSettings()
     intake_prompt_file: str | None = None
     feedback_prompt_file: str | None = None
@@ -201,8 +205,7 @@ class Settings(BaseSettings):
     @property
     def database_shown(self) -> str:
         """The database's URL without the secrets in it."""
-        without = re.sub(r"(?<=://)([^:/@]*):[^/]*@", r"\1:********@", self.database_url)
-        return re.sub(r"(?<=[?&])((?:ssl)?password)=[^&]*", r"\1=********", without)
+        return without_passwords(self.database_url)
 
     @property
     def queue_names(self) -> list[str]:
@@ -223,6 +226,12 @@ class Settings(BaseSettings):
         }
         unset = {name: value for name, value in simulators.items() if getattr(self.whatsapp, name) is None}
         return self.whatsapp.model_copy(update=unset)
+
+
+def without_passwords(text: str) -> str:
+    """Return *text* with the passwords of the URLs in it masked."""
+    without = re.sub(r"(?<=://)([^:/@\s]*):[^/\s]*@", r"\1:********@", text)
+    return re.sub(r"(?<=[?&])((?:ssl)?password)=[^&\s]*", r"\1=********", without)
 
 
 def load_settings(**flags: object) -> Settings:
@@ -254,9 +263,24 @@ def unknown_settings(environment: Iterable[str] | None = None) -> Iterator[tuple
     known = list(flat_names())
     for name in environment:
         bare = name.upper().removeprefix(PREFIX)
-        if name.upper().startswith(PREFIX) and bare not in known and not bare.startswith("TEST_"):
+        if name.upper().startswith(PREFIX) and bare not in known and not bare.startswith(("TEST_", EXTENSION)):
             nearest = difflib.get_close_matches(bare, known, n=1)
             yield name, PREFIX + nearest[0] if nearest else None
+
+
+def extension_settings(package: str) -> dict[str, str]:
+    """Return what the environment and the `.env` file set for an installed *package*, by lower-case name.
+
+    `PROMPTPIPE_EXTENSION__MOOD_DIARY__EVERY` is `every` of `mood-diary`; runs of `-`, `_` and `.` in a package's name
+    are one `_`.
+    """
+    prefix = f"{PREFIX}{EXTENSION}{re.sub('[-_.]+', '_', package).upper()}__"
+    found = {**dotenv_values(ENV_FILE), **os.environ}
+    return {
+        name.upper().removeprefix(prefix).lower(): value
+        for name, value in found.items()
+        if name.upper().startswith(prefix) and value is not None
+    }
 
 
 def flat_names() -> Iterator[str]:

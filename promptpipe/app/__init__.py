@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from promptpipe.app.components import Components, open_components
 from promptpipe.app.parts import make_recovery
-from promptpipe.app.run import migrate, missing_migrations, run, serve, settle_memory
+from promptpipe.app.run import check, migrate, missing_migrations, run, serve, settle_memory
 
 __all__ = [
     "Components",
+    "check",
     "make_recovery",
     "migrate",
     "missing_migrations",

@@ -8,11 +8,15 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from promptpipe.app.conversation import conversation_settings, open_generator
+from promptpipe.app.extensions import Extensions, load_extensions
 from promptpipe.channels.whatsapp import WhatsAppChannel, WhatsAppConfig
+from promptpipe.config import PREFIX, extension_settings
 from promptpipe.flows.conversation import ConversationFlow, ConversationFlowRecovery
 from promptpipe.metrics import PrometheusMetrics
+from promptpipe.model.errors import SettingsError
 from promptpipe.model.ids import IdSource, WorkerId
 from promptpipe.model.messages import InDoubtPolicy, InDoubtRules
+from promptpipe.ports.extensions import ExtensionContext
 from promptpipe.runtime.clock import SystemClock
 from promptpipe.runtime.wakeups import Wakeups
 from promptpipe.services.jobs import NOOP
@@ -38,7 +42,10 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True, kw_only=True)
 class Components:
-    """What the service is made of, before it runs. A composition root of another kind may replace any of it."""
+    """What the service is made of, before it runs. A composition root of another kind may replace any of it.
+
+    People are enrolled into the first of the *flows*. *packages* says what was added by whom.
+    """
 
     settings: Settings
     clock: Clock
@@ -54,47 +61,91 @@ class Components:
     generator: TextGenerator | None = None
     handlers: Sequence[ResponseHandler] = ()
     prompt_generators: Sequence[PromptGenerator] = ()
+    packages: Sequence[str] = ()
 
 
 @asynccontextmanager
-async def open_components(settings: Settings) -> AsyncIterator[Components]:
-    """Open the database and the channels that *settings* name; close them with the context."""
+async def open_components(settings: Settings, *, read_only: bool = False) -> AsyncIterator[Components]:
+    """Open the database, perhaps only to be read, and the channels that *settings* name, while the context lasts."""
     clock = SystemClock()
     chance = random.SystemRandom()
     new_id = IdSource(clock.now, chance.getrandbits)
     worker = WorkerId(new_id())
     wakeups = Wakeups()
     metrics = PrometheusMetrics(settings.queue_names)
+    async with open_generator(settings, metrics) as generator:
+        # First, so that one that cannot be used stops the start before anything is touched.
+        extensions = _extensions(settings, clock, new_id, generator)
+        flows = _enrolled_first(settings.enroll_flow, extensions.flows)
+        async with (
+            open_store(settings, clock, new_id, worker, wakeups, metrics, read_only=read_only) as store,
+            WhatsAppChannel.opened(_whatsapp_config(settings)) as whatsapp,
+        ):
+            yield Components(
+                settings=settings,
+                clock=clock,
+                new_id=new_id,
+                worker=worker,
+                wakeups=wakeups,
+                store=store,
+                channels={whatsapp.name: whatsapp},
+                flows=flows,
+                recoverables=extensions.recoverables,
+                metrics=metrics,
+                job_kinds={kind.name: kind for kind in extensions.job_kinds},
+                generator=generator,
+                handlers=extensions.response_handlers,
+                prompt_generators=extensions.prompt_generators,
+                packages=extensions.packages,
+            )
+
+
+def _extensions(settings: Settings, clock: Clock, new_id: IdSource, generator: TextGenerator | None) -> Extensions:
+    """Return what the service brings with it, and what installed packages add."""
     conversation = conversation_settings(settings)
-    async with (
-        _open_store(settings, clock, new_id, worker, wakeups, metrics) as store,
-        WhatsAppChannel.opened(_whatsapp_config(settings)) as whatsapp,
-        open_generator(settings, metrics) as generator,
-    ):
-        yield Components(
-            settings=settings,
-            clock=clock,
-            new_id=new_id,
-            worker=worker,
-            wakeups=wakeups,
-            store=store,
-            channels={whatsapp.name: whatsapp},
-            flows=[ConversationFlow(conversation, generator)],
-            recoverables=[ConversationFlowRecovery(conversation)],
-            metrics=metrics,
-            generator=generator,
-        )
+    ours = Extensions(
+        flows=(ConversationFlow(conversation, generator),),
+        recoverables=(ConversationFlowRecovery(conversation),),
+        job_kinds=(NOOP,),
+    )
+
+    def context_for(package: str) -> ExtensionContext:
+        return ExtensionContext(clock=clock, new_id=new_id, settings=extension_settings(package), generator=generator)
+
+    return load_extensions(ours, context_for)
 
 
-def _open_store(
-    settings: Settings, clock: Clock, new_id: IdSource, worker: WorkerId, wakeups: Wakeups, metrics: Metrics
+def _enrolled_first(name: str, flows: Sequence[Flow]) -> list[Flow]:
+    """Return *flows*, that of the type *name* before the others; raise `SettingsError` when there is none."""
+    if not any(flow.flow_type == name for flow in flows):
+        known = ", ".join(flow.flow_type for flow in flows)
+        raise SettingsError(f"{PREFIX}ENROLL_FLOW: no flow is called {name}; there are: {known}")
+    return sorted(flows, key=lambda flow: flow.flow_type != name)
+
+
+def open_store(
+    settings: Settings,
+    clock: Clock,
+    new_id: IdSource,
+    worker: WorkerId,
+    wakeups: Wakeups,
+    metrics: Metrics,
+    *,
+    read_only: bool = False,
 ) -> AbstractAsyncContextManager[Store]:
-    """Return what opens the database that the settings name."""
+    """Return what opens the database that the settings name, perhaps only to be read."""
     rules = InDoubtRules(settings.in_doubt_wait, InDoubtPolicy(settings.in_doubt_policy))
     path = settings.sqlite_path
     if path is not None:
         return open_sqlite_store(
-            path, clock=clock, ids=new_id, worker=worker, rules=rules, runners=wakeups, metrics=metrics
+            path,
+            clock=clock,
+            ids=new_id,
+            worker=worker,
+            rules=rules,
+            runners=wakeups,
+            metrics=metrics,
+            read_only=read_only,
         )
     from promptpipe.storage import postgres  # noqa: PLC0415  on a file the service starts faster without it
 
@@ -105,6 +156,7 @@ def _open_store(
         rules=replace(rules, linger=settings.whatsapp.send_timeout),
         runners=wakeups,
         metrics=metrics,
+        read_only=read_only,
     )
 
 

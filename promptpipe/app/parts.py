@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
 
 from promptpipe.config import is_loopback
 from promptpipe.flows.prompts import BranchHandler, GenAiHandler, PromptComposer
@@ -12,7 +13,15 @@ from promptpipe.model.decisions import Hook
 from promptpipe.model.errors import SettingsError
 from promptpipe.model.inbound import Enrollment
 from promptpipe.model.jobs import JobStatus
-from promptpipe.recovery import RecoveryManager, RecoveryRegistry
+from promptpipe.recovery import (
+    FlowsRecovery,
+    HandlersRecovery,
+    LanesRecovery,
+    MessagesRecovery,
+    RecoveryManager,
+    RecoveryRegistry,
+)
+from promptpipe.recovery.manager import once
 from promptpipe.rpc.auth import bearer_token, everyone
 from promptpipe.rpc.handlers import (
     FlowHandlers,
@@ -56,7 +65,8 @@ if TYPE_CHECKING:
 
     from promptpipe.app.components import Components
     from promptpipe.config import Settings
-    from promptpipe.recovery import ResponseHandlerRecoveryInfo, TimerRecoveryInfo
+    from promptpipe.recovery import Recoverable, ResponseHandlerRecoveryInfo, TimerRecoveryInfo
+    from promptpipe.recovery.manager import Persist
     from promptpipe.rpc.auth import Authenticate
     from promptpipe.rpc.server import Service
     from promptpipe.runtime.supervisor import Part
@@ -118,13 +128,17 @@ def make_runners(components: Components, worker: Worker) -> list[Part]:
     ]
 
 
-def make_recovery(components: Components) -> RecoveryManager:
-    """Return the recovery manager with every recoverable registered, and callbacks that repair by way of the store."""
-    store, clock = components.store.recovery, components.clock
+def make_recovery(components: Components, persist: Persist = once, **how: Any) -> RecoveryManager:
+    """Return the recovery manager with every recoverable registered, and callbacks that repair by way of the store.
 
-    async def restore_timer(info: TimerRecoveryInfo) -> bool:
+    *persist* is the manager's, *how* what `RecoveryRegistry` takes.
+    """
+    store, clock = components.store.recovery, components.clock
+    retention = components.settings.retention.done
+    forgotten = timedelta(seconds=retention) if retention else None
+
+    async def restore_timer(info: TimerRecoveryInfo, remaining: float | None) -> bool:
         # The participant's flow starts it again, under the mailbox's lease and with its state's version.
-        remaining = info.remaining(clock.now())
         return await store.report_lost_timer(info.lost, info.flow_type, info.data_key, remaining)
 
     async def restore_handler(info: ResponseHandlerRecoveryInfo) -> bool:
@@ -136,11 +150,13 @@ def make_recovery(components: Components) -> RecoveryManager:
         )
         return await store.register_hook(hook)
 
-    registry = RecoveryRegistry(store)
+    registry = RecoveryRegistry(store, clock, forgotten=forgotten, **how)
     registry.register_timer_recovery(restore_timer)
     registry.register_handler_recovery(restore_handler)
-    manager = RecoveryManager(registry, clock, components.metrics)
-    for recoverable in components.recoverables:
+    manager = RecoveryManager(registry, clock, components.metrics, persist)
+    known = [flow.flow_type for flow in components.flows]
+    ours: list[Recoverable] = [HandlersRecovery(), LanesRecovery(), MessagesRecovery(), FlowsRecovery(known)]
+    for recoverable in [*ours, *components.recoverables]:
         manager.register(recoverable)
     return manager
 

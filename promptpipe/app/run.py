@@ -20,8 +20,9 @@ from promptpipe.app.parts import (
     make_runners,
     make_worker,
 )
+from promptpipe.app.progress import Progress
 from promptpipe.config import split_bind
-from promptpipe.model.errors import StoreUnavailableError
+from promptpipe.model.errors import PreconditionError, StoreUnavailableError
 from promptpipe.net import listen
 from promptpipe.runtime.supervisor import Supervisor, stop_on_signal, stop_with_process
 from promptpipe.services.readiness import Readiness
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from promptpipe.app.components import Components
     from promptpipe.config import Settings
     from promptpipe.model.ids import WorkerId
-    from promptpipe.model.recovery import ComponentReport
+    from promptpipe.model.recovery import ComponentReport, RecoveryReport
     from promptpipe.ports.store import Store
     from promptpipe.runtime.exclusive_recovery import ExclusiveRecovery
 
@@ -55,7 +56,18 @@ def settle_memory() -> None:
 async def serve(settings: Settings, *, with_process: int | None = None) -> None:
     """Run the service until a signal ends it, or the process *with_process* has ended."""
     async with open_components(settings) as components:
+        await _refuse_unfinished_import(components.store)
         await run(components, with_process=with_process)
+
+
+async def _refuse_unfinished_import(store: Store) -> None:
+    """Raise `PreconditionError` when an import was interrupted: somebody's conversation may have arrived in part."""
+    places = await store.imports.unfinished()
+    if places:
+        raise PreconditionError(
+            f"the import from {', '.join(places)} was interrupted: run it again before the service starts,"
+            " or `promptpipe import --give-up`"
+        )
 
 
 async def migrate(settings: Settings) -> None:
@@ -63,6 +75,14 @@ async def migrate(settings: Settings) -> None:
     for migration in await apply_migrations(settings):
         log.info("migration applied", name=migration.name)
     log.info("the schema is up to date", database=settings.database_shown)
+
+
+async def check(settings: Settings) -> RecoveryReport:
+    """Return what recovery would find, and change nothing; the service may be running or not."""
+    async with open_components(settings, read_only=True) as components:
+        progress = Progress("check", components.clock)
+        with progress.shown():
+            return await make_recovery(components, look_only=True, progress=progress.told).look()
 
 
 async def missing_migrations(settings: Settings) -> list[str]:
@@ -80,7 +100,8 @@ async def run(components: Components, *, with_process: int | None = None) -> Non
     supervisor = Supervisor(grace=settings.shutdown_grace)
     readiness = Readiness()
     worker = make_worker(components, readiness)
-    manager = make_recovery(components)
+    progress = Progress("recovery", components.clock)
+    manager = make_recovery(components, worker.persistence.until_committed, progress=progress.told)
     recovery = make_exclusive_recovery(components, worker, manager)
     instances = make_instance_watch(components, worker, manager, readiness)
     with (
@@ -93,6 +114,7 @@ async def run(components: Components, *, with_process: int | None = None) -> Non
             http=settings.http_bind,
             grpc=settings.grpc_bind,
             channel=settings.channel.value,
+            extensions=list(components.packages),
         )
         parts = [
             *make_runners(components, worker),
@@ -117,7 +139,7 @@ async def run(components: Components, *, with_process: int | None = None) -> Non
                     before=[worker.keeper.run],
                     after=[
                         partial(readiness.run, store),
-                        partial(_recover_components, recovery, started_at, repairs),
+                        partial(_recover_components, recovery, started_at, repairs, progress),
                     ],
                     draining=readiness.drain,
                 )
@@ -131,10 +153,11 @@ async def run(components: Components, *, with_process: int | None = None) -> Non
 
 
 async def _recover_components(
-    recovery: ExclusiveRecovery, started_at: datetime, repairs: tuple[ComponentReport, ...]
+    recovery: ExclusiveRecovery, started_at: datetime, repairs: tuple[ComponentReport, ...], progress: Progress
 ) -> None:
     """Do what recovery does while the service works."""
-    report = await recovery.run_components(started_at, repairs)
+    with progress.shown():
+        report = await recovery.run_components(started_at, repairs)
     if report is None:
         log.info("recovery done by another instance")
         return
@@ -145,6 +168,7 @@ async def _recover_components(
                 component=component.name,
                 restored=component.restored,
                 failed=component.failed,
+                repairs=component.repairs[:3],
                 failures=component.failures[:3],
             )
     log.info(

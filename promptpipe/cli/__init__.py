@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from promptpipe.cli import admin, events, flows, orders, prompts, recoveries, schedules, service
+from promptpipe.cli import admin, events, flows, importing, orders, prompts, recoveries, schedules, service
 
 cli = typer.Typer(
     help="Long conversations over WhatsApp that survive anything.",
@@ -13,6 +13,7 @@ cli = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 cli.add_typer(service.service)
+cli.add_typer(importing.importing)
 cli.add_typer(service.simulator, name="simulator")
 cli.add_typer(admin.participants, name="participants")
 cli.add_typer(admin.jobs, name="jobs")

@@ -51,4 +51,8 @@ def _show(report: v1.RecoveryReport | None, *, as_json: bool) -> None:
     if as_json or report is None:
         show_one(report, as_json=as_json)
     else:
-        show_list(report.components, ("name", "checked", "restored", "failed", "duration", "failures"), as_json=False)
+        show_list(
+            report.components,
+            ("name", "checked", "restored", "failed", "duration", "repairs", "failures"),
+            as_json=False,
+        )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,12 +15,15 @@ from pydantic import BaseModel, SecretStr
 from rich.console import Console
 
 from promptpipe import __version__
+from promptpipe.cli.admin import Json
 from promptpipe.cli.start import EXIT_FAILED, EXIT_USAGE, fail, start
 from promptpipe.config import PREFIX, Settings
 from promptpipe.model.errors import PromptPipeError, SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
+
+    from promptpipe.model.recovery import RecoveryReport
 
 service = typer.Typer()
 simulator = typer.Typer(
@@ -67,6 +72,30 @@ def migrate(
     for name in missing:
         typer.echo(f"missing: {name}")
     sys.exit(EXIT_FAILED if missing else 0)
+
+
+@service.command()
+def check(
+    database_url: DatabaseUrl = None,
+    as_json: Json = False,
+) -> None:
+    """Look for what recovery would repair, and change nothing; exit 1 when there is something."""
+    settings = start(database_url=database_url)
+    from promptpipe import app  # noqa: PLC0415
+
+    reports: list[RecoveryReport] = []
+
+    async def look() -> None:
+        reports.append(await app.check(settings))
+
+    _run(look)
+    [report] = reports
+    if as_json:
+        typer.echo(json.dumps([asdict(component) for component in report.components], ensure_ascii=False, indent=2))
+    else:
+        for line in _findings(report):
+            typer.echo(line)
+    sys.exit(0 if report.is_clean else EXIT_FAILED)
 
 
 @service.command()
@@ -122,6 +151,18 @@ def chat(
 
     url = f"http://{settings.simulator_bind}"
     sys.exit(trio.run(phone_app.chat, url, phone, name, Console(highlight=False)))
+
+
+def _findings(report: RecoveryReport) -> Iterator[str]:
+    """Say what is to be repaired, what cannot be, and how much more there is of each."""
+    for component in report.components:
+        for subject, said in (*component.repairs, *component.failures):
+            yield f"{component.name}: {subject}: {said}"
+        unnamed = component.restored + component.failed - len(component.repairs) - len(component.failures)
+        if unnamed and component.name != "leases":
+            yield f"{component.name}: and {unnamed} more"
+    if report.is_clean:
+        yield "nothing to repair"
 
 
 def _run(function: Callable[[], Awaitable[None]]) -> None:

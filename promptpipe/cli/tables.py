@@ -31,7 +31,7 @@ def show_list(items: Sequence[betterproto2.Message], columns: Sequence[str], *, 
     )
     for item in items:
         table.add_row(*(_shown(getattr(item, column)) for column in columns))
-    _console().print(table)
+    console().print(table)
 
 
 def show_one(item: betterproto2.Message | None, *, as_json: bool) -> None:
@@ -43,7 +43,7 @@ def show_one(item: betterproto2.Message | None, *, as_json: bool) -> None:
     table = Table("", "", box=None, pad_edge=False, show_header=False)
     for name, value in _fields(item).items():
         table.add_row(name.replace("_", " "), _shown(value))
-    _console().print(table)
+    console().print(table)
 
 
 def _fields(item: betterproto2.Message) -> Mapping[str, Any]:
@@ -59,7 +59,8 @@ def _print_json(value: object) -> None:
     sys.stdout.write("\n")
 
 
-def _console() -> Console:
+def console() -> Console:
+    """Return what prints tables."""
     return Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
 
 

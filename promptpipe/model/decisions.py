@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlowState:
-    """One participant's place in one flow. *version* counts its changes, from 1."""
+    """One participant's place in one flow. *version* counts its changes, from 1.
+
+    To operators, one is shown even when its data cannot be read: a *problem* says why, and the data is empty.
+    """
 
     participant_id: ParticipantId
     flow_type: str
@@ -32,6 +35,7 @@ class FlowState:
     version: int
     created_at: datetime
     updated_at: datetime
+    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +83,8 @@ class Wake:
 class Hook:
     """A registered response handler: it receives the participant's replies until it expires.
 
-    Those that expire come first, the soonest first. *data* is what the handler needs to know of what it waits for.
+    Those that expire come first, the soonest first; of the others, the one registered last. *data* is what the handler
+    needs to know of what it waits for.
     """
 
     participant_id: ParticipantId
@@ -212,7 +217,7 @@ def _changed(states: Mapping[str, FlowState], change: StateChange) -> Mapping[st
 def _changed_hooks(hooks: Sequence[Hook], decision: Decision) -> tuple[Hook, ...]:
     gone = {*decision.unhook, *(hook.handler_type for hook in decision.hook)}
     left = (*decision.hook, *(hook for hook in hooks if hook.handler_type not in gone))
-    return tuple(sorted(left, key=lambda hook: (hook.expires_at is None, hook.expires_at or hook.handler_type)))
+    return tuple(sorted(left, key=lambda hook: (hook.expires_at is None, hook.expires_at)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,12 @@ class SettingsError(PromptPipeError):
     code = "settings"
 
 
+class ExtensionError(SettingsError):
+    """An installed package has an extension that cannot be used; the text says which, and why, in one line."""
+
+    code = "extension"
+
+
 class AddressInUseError(PromptPipeError):
     """Another process listens on the address that a server was to bind."""
 

@@ -82,12 +82,13 @@ class MessageFailed:
 class TimerLost:
     """Recovery found flow state under *data_key* that names a job which no longer exists or has ended.
 
-    *remaining* is what is left of its time in seconds; None means only the reference is to be cleared.
+    Without a *job_id* it names none, though something in it waits for one. *remaining* is what is left of its time in
+    seconds; None means only the reference is to be cleared.
     """
 
     kind: ClassVar[str] = "timer_lost"
     flow_type: str
-    job_id: JobId
+    job_id: JobId | None
     data_key: str
     remaining: float | None = None
 

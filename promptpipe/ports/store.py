@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
     from datetime import datetime
 
-    from promptpipe.model.decisions import Decided, Delivery, FlowState, Hook
+    from promptpipe.model.decisions import Decided, Delivery, FlowState
     from promptpipe.model.errors import LeaseLostError
     from promptpipe.model.history import Receipt, Response
     from promptpipe.model.ids import EventId, JobId, MessageId, ParticipantId, WorkerId
@@ -23,12 +23,13 @@ if TYPE_CHECKING:
     from promptpipe.model.listing import JobFilter, MessageFilter, Page, PageRequest
     from promptpipe.model.messages import NewMessage, OutboxMessage, Resolution, SendOrder, SendRecord
     from promptpipe.model.participants import Address, Participant, ParticipantStatus, Profile
-    from promptpipe.model.recovery import LostTimer, RecoveryReport
     from promptpipe.ports.aside import AsideStore
+    from promptpipe.ports.importing import ImportStore
     from promptpipe.ports.instances import InstanceStore
     from promptpipe.ports.maintenance import MaintenanceStore
     from promptpipe.ports.orders import OrderStore
     from promptpipe.ports.queues import QueueStore
+    from promptpipe.ports.recovery import RecoveryStore
     from promptpipe.ports.schedules import ScheduleStore
 
 
@@ -264,87 +265,6 @@ class LeaseStore(Protocol):
         ...
 
 
-class RecoveryStore(Protocol):
-    """What bringing the system back needs. Every method can be repeated without further effect.
-
-    A worker is gone when it is not among the instances; on SQLite, when it is not this process.
-    """
-
-    async def begin(self, seconds: float) -> Lease | None:
-        """Lease recovery, which one instance does at a time; None when another does."""
-        ...
-
-    async def end(self, lease: Lease) -> None:
-        """Release what `begin` gave, if it is still held."""
-        ...
-
-    async def requeue_stale_running_jobs(self) -> int:
-        """Make running jobs whose worker is gone due again; return how many."""
-        ...
-
-    async def release_stale_mailboxes(self) -> int:
-        """Make mailboxes whose worker is gone due again; return how many."""
-        ...
-
-    async def requeue_stale_sending_messages(self) -> int:
-        """Put messages that were on the wire when their sender vanished in doubt; return how many.
-
-        None of them is queued again: only a status or the in-doubt policy settles them.
-        """
-        ...
-
-    async def restart_doubts(self) -> int:
-        """Start the wait of every message in doubt anew, since statuses can arrive from now on; return how many wait.
-
-        Nothing happens when another instance is ready: then they could arrive all the time.
-        """
-        ...
-
-    async def repair_schedules(self, limit: int) -> int:
-        """Give schedules that are not paused but have no next time theirs; return how many, at most *limit*.
-
-        One whose rule cannot be read is paused.
-        """
-        ...
-
-    async def without_handler(self, flow_type: str, after: ParticipantId | None, limit: int) -> Sequence[ParticipantId]:
-        """Return active participants of a flow, in id order after *after*, whom no response handler serves."""
-        ...
-
-    async def lost_timers(
-        self, flow_type: str, data_key: str, after: ParticipantId | None, limit: int
-    ) -> Sequence[LostTimer]:
-        """Return active participants of a flow, in id order after *after*, whose timer is lost.
-
-        Their state names a job under *data_key* that neither is live nor has its event in the mailbox.
-        """
-        ...
-
-    async def active(self, flow_type: str) -> int:
-        """Return how many active participants a flow has."""
-        ...
-
-    async def register_hook(self, hook: Hook) -> bool:
-        """Register a response handler unless the participant has it; return whether it was new."""
-        ...
-
-    async def report_lost_timer(self, timer: LostTimer, flow_type: str, data_key: str, remaining: float | None) -> bool:
-        """Put a `TimerLost` event into the participant's mailbox, unless one for this job waits there already."""
-        ...
-
-    async def save_report(self, report: RecoveryReport) -> None:
-        """Keep the outcome of a recovery."""
-        ...
-
-    async def last_report(self) -> RecoveryReport | None:
-        """Return the newest kept report."""
-        ...
-
-    async def reports(self, page: PageRequest) -> Page[RecoveryReport]:
-        """Return kept reports, the newest first."""
-        ...
-
-
 class Store(Protocol):
     """A database, by concern."""
 
@@ -368,6 +288,8 @@ class Store(Protocol):
     def inbound(self) -> InboundStore: ...  # noqa: D102
     @property
     def history(self) -> HistoryStore: ...  # noqa: D102
+    @property
+    def imports(self) -> ImportStore: ...  # noqa: D102
     @property
     def participants(self) -> ParticipantStore: ...  # noqa: D102
     @property

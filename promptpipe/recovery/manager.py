@@ -4,30 +4,43 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from promptpipe.model.recovery import ComponentReport, RecoveryReport
+from promptpipe.model.errors import StoreUnavailableError
+from promptpipe.model.recovery import MAX_NAMED, ComponentReport, RecoveryReport
 from promptpipe.ports.metrics import SILENT
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from promptpipe.ports.clock import Clock
     from promptpipe.ports.metrics import Metrics
     from promptpipe.recovery.registry import Recoverable, RecoveryRegistry
 
+    Persist = Callable[[Callable[[], Awaitable[None]]], Awaitable[None]]
+
 SCHEDULES_AT_ONCE = 200
+NO_NEXT_TIME = "a schedule without a next time"
+ON_THE_WIRE = "on the wire when its sender vanished"
+
+
+async def once(function: Callable[[], Awaitable[None]]) -> None:
+    """Call *function* whatever comes of it: the other way is to call it again when the store cannot be reached."""
+    await function()
 
 
 class RecoveryManager:
     """Recovers in two parts: set-based repairs that must come first, and components while the service works.
 
     The repairs fail as a whole, for nothing may start on a store they did not pass. A component that fails is
-    reported; the others recover.
+    reported; the others recover. *persist* calls what it is given again when the store could not be reached.
     """
 
-    def __init__(self, registry: RecoveryRegistry, clock: Clock, metrics: Metrics = SILENT) -> None:
+    def __init__(
+        self, registry: RecoveryRegistry, clock: Clock, metrics: Metrics = SILENT, persist: Persist = once
+    ) -> None:
         self._registry = registry
         self._clock = clock
         self._metrics = metrics
+        self._persist = persist
         self._recoverables: list[Recoverable] = []
 
     def register(self, recoverable: Recoverable) -> None:
@@ -40,13 +53,12 @@ class RecoveryManager:
         Schedules have their next time.
         """
         store = self._registry.store
-        repairs: dict[str, Callable[[], Awaitable[int]]] = {
-            "requeue_stale_running_jobs": store.requeue_stale_running_jobs,
-            "release_stale_mailboxes": store.release_stale_mailboxes,
-            "requeue_stale_sending_messages": store.requeue_stale_sending_messages,
-            "repair_schedules": self._repair_schedules,
-        }
-        return tuple([await self._repair(name, repair) for name, repair in repairs.items()])
+        return (
+            await self._repair("requeue_stale_running_jobs", store.requeue_stale_running_jobs),
+            await self._repair("release_stale_mailboxes", store.release_stale_mailboxes),
+            await self._repair("requeue_stale_sending_messages", store.requeue_stale_sending_messages, ON_THE_WIRE),
+            await self._repair("repair_schedules", self._repair_schedules, NO_NEXT_TIME),
+        )
 
     async def recover_components(self) -> tuple[ComponentReport, ...]:
         """Do the part that goes on while the service works."""
@@ -60,29 +72,56 @@ class RecoveryManager:
         await self._registry.store.save_report(report)
         return report
 
-    async def _repair(self, name: str, repair: Callable[[], Awaitable[int]]) -> ComponentReport:
+    async def look(self) -> RecoveryReport:
+        """Return what recovery would find, and change nothing; the registry must be one that only looks."""
+        started_at, store = self._clock.now(), self._registry.store
+        leases = await store.ended_leases()
+        schedules = await store.stray_schedules(SCHEDULES_AT_ONCE)
+        components = (
+            ComponentReport(
+                name="leases",
+                checked=sum(leases.values()),
+                restored=sum(leases.values()),
+                repairs=tuple((work, f"leased until a time that is over: {n}") for work, n in leases.items()),
+            ),
+            _report_of("repair_schedules", schedules, NO_NEXT_TIME),
+            *await self.recover_components(),
+        )
+        return RecoveryReport(started_at=started_at, finished_at=self._clock.now(), components=components)
+
+    async def _repair(
+        self, name: str, repair: Callable[[], Awaitable[int | Sequence[str]]], finding: str = ""
+    ) -> ComponentReport:
         began = self._clock.boottime()
         restored = await repair()
-        seconds = self._clock.boottime() - began
-        return self._told(ComponentReport(name=name, checked=restored, restored=restored, seconds=seconds))
+        return self._told(_report_of(name, restored, finding, self._clock.boottime() - began))
 
     def _told(self, report: ComponentReport) -> ComponentReport:
         self._metrics.recovered(report)
         return report
 
-    async def _repair_schedules(self) -> int:
-        total = 0
-        while repaired := await self._registry.store.repair_schedules(SCHEDULES_AT_ONCE):
-            total += repaired
-        return total
+    async def _repair_schedules(self) -> Sequence[str]:
+        repaired: list[str] = []
+        while some := await self._registry.store.repair_schedules(SCHEDULES_AT_ONCE):
+            repaired += some
+        return repaired
 
     async def _recover(self, recoverable: Recoverable) -> ComponentReport:
         began = self._clock.boottime()
-        registry = self._registry.for_component()
+        registry = self._registry.for_component(recoverable.name)
         tally = registry.tally
+
+        async def recover() -> None:
+            try:
+                await recoverable.recover_state(registry)
+            except StoreUnavailableError:
+                raise
+            except Exception as error:  # noqa: BLE001  one component's failure is reported; the others recover
+                tally.fail(recoverable.name, error)
+
         try:
-            await recoverable.recover_state(registry)
-        except Exception as error:  # noqa: BLE001  one component's failure is reported; the others recover
+            await self._persist(recover)
+        except StoreUnavailableError as error:
             tally.fail(recoverable.name, error)
         return self._told(
             ComponentReport(
@@ -90,7 +129,15 @@ class RecoveryManager:
                 checked=tally.checked,
                 restored=tally.restored,
                 failed=tally.failed,
+                repairs=tuple(tally.repairs),
                 failures=tuple(tally.failures),
                 seconds=self._clock.boottime() - began,
             )
         )
+
+
+def _report_of(name: str, restored: int | Sequence[str], finding: str, seconds: float = 0.0) -> ComponentReport:
+    """Return a report of what was restored: how many, or which ones."""
+    count, named = (restored, ()) if isinstance(restored, int) else (len(restored), restored[:MAX_NAMED])
+    repairs = tuple((subject, finding) for subject in named)
+    return ComponentReport(name=name, checked=count, restored=count, repairs=repairs, seconds=seconds)

@@ -261,6 +261,7 @@ def flow_state(value: FlowState) -> v1.FlowState:
         version=value.version,
         created_at=value.created_at,
         updated_at=value.updated_at,
+        problem=value.problem,
     )
 
 
@@ -292,6 +293,9 @@ def report(value: RecoveryReport) -> v1.RecoveryReport:
                     v1.RecoveryReportFailure(subject=subject, reason=reason) for subject, reason in component.failures
                 ],
                 duration=timedelta(seconds=component.seconds),
+                repairs=[
+                    v1.RecoveryReportRepair(subject=subject, finding=finding) for subject, finding in component.repairs
+                ],
             )
             for component in value.components
         ],

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from promptpipe.model.recovery import ComponentReport
-    from promptpipe.ports.store import RecoveryStore
+    from promptpipe.ports.recovery import RecoveryStore
     from promptpipe.recovery import RecoveryManager
     from promptpipe.runtime.lease_keeper import Hold
     from promptpipe.runtime.worker import Worker

@@ -75,6 +75,7 @@ class JobRunner:
             unfinished=lambda: len(self._endings),
         )
         self._limits: dict[Hold, float] = {}
+        self._unknown: set[str] = set()
         self._endings = Endings(store.finish, worker, self._loop.nudge)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -134,7 +135,9 @@ class JobRunner:
             return FIRE
         kind = self._kinds.get(job.kind)
         if kind is None or job.participant_id is not None:
-            log.warning("job of unknown kind", job=job.id, kind=job.kind)
+            if job.kind not in self._unknown:  # there may be a great many of one
+                self._unknown.add(job.kind)
+                log.warning("jobs of this kind are left for another instance", kind=job.kind, first=job.id)
             return Snooze(UNKNOWN_KIND_SNOOZE)
         self._limits[hold] = trio.current_time() + kind.time_limit
         return await self._run(job, kind)

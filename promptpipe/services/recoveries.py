@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from promptpipe.model.listing import Page, PageRequest
     from promptpipe.model.recovery import RecoveryReport
-    from promptpipe.ports.store import RecoveryStore
+    from promptpipe.ports.recovery import RecoveryStore
 
 
 class Recoveries:

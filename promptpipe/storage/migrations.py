@@ -39,6 +39,13 @@ def load_migrations(folder: Traversable) -> list[Migration]:
     ]
 
 
+def require_none(missing: Sequence[Migration]) -> None:
+    """Raise `SchemaError` when migrations are missing, for what only reads cannot apply them."""
+    if missing:
+        names = ", ".join(migration.name for migration in missing)
+        raise SchemaError(f"the database lacks {names}: `promptpipe migrate` brings it up to date")
+
+
 def missing_migrations(applied: Mapping[int, tuple[str, str]], known: Sequence[Migration]) -> list[Migration]:
     """Return those of *known* that are not *applied* yet, in order; *applied* has names and checksums by number.
 

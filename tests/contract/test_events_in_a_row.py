@@ -240,3 +240,20 @@ async def test_next_event_is_shown_what_was_decided_before(db: Database) -> None
         ("late", hook("", 3).expires_at),
         ("echo", None),
     ]
+
+
+async def test_handler_registered_last_stays_before_the_others(db: Database) -> None:
+    """Of those that do not expire, in a row as from the store: whoever was put into a second flow is in that one."""
+    person = await enroll(db)
+    for name in ("zebra", "aardvark", "middle"):
+        db.clock.advance(1)
+        await db.store.recovery.register_hook(Hook(participant_id=person, handler_type=name, flow_type=name))
+    delivery = await waiting(db, "one", "two", "three")
+    assert [hook.handler_type for hook in delivery.hooks] == ["middle", "aardvark", "zebra", "echo"]
+    second = delivery.after(Decision(unhook=("aardvark",)))
+    assert second is not None
+    assert [hook.handler_type for hook in second.hooks] == ["middle", "zebra", "echo"]
+    again = Hook(participant_id=person, handler_type="zebra", flow_type="zebra")
+    third = second.after(Decision(hook=(again,)))
+    assert third is not None
+    assert [hook.handler_type for hook in third.hooks] == ["zebra", "middle", "echo"]

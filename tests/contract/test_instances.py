@@ -107,12 +107,12 @@ async def test_nothing_is_taken_from_an_instance_that_lives(db: Database) -> Non
     recovery = db.store.recovery
     assert await recovery.requeue_stale_running_jobs() == 0
     assert await recovery.release_stale_mailboxes() == 0
-    assert await recovery.requeue_stale_sending_messages() == 0
+    assert await recovery.requeue_stale_sending_messages() == []
     assert await recovery.begin(LEASE_SECONDS) is None
     assert await db.store.instances.bury(first, 1)
     assert await recovery.requeue_stale_running_jobs() == 1
     assert await recovery.release_stale_mailboxes() == 1
-    assert await recovery.requeue_stale_sending_messages() == 1
+    assert await recovery.requeue_stale_sending_messages() == [order.message.id]
     assert await recovery.begin(LEASE_SECONDS) is not None
     assert len((await db.store.jobs.claim(db.claim())).items) == 1
     assert len((await db.store.mailboxes.claim(db.claim())).items) == 1

@@ -213,8 +213,8 @@ async def test_sender_that_vanished_leaves_a_doubt_never_a_resend(db: Database) 
         if ada in lease.key:
             await mark(db, lease)
     await db.restart()
-    assert await db.store.recovery.requeue_stale_sending_messages() == 1
-    assert await db.store.recovery.requeue_stale_sending_messages() == 0
+    assert await db.store.recovery.requeue_stale_sending_messages() == [marked]
+    assert await db.store.recovery.requeue_stale_sending_messages() == []
     assert await status(db, marked) is MessageStatus.IN_DOUBT
     assert (await claim_order(db)).message.id == queued
 

@@ -11,13 +11,14 @@ from promptpipe.model.events import TimerLost
 from promptpipe.model.ids import JobId, ParticipantId
 from promptpipe.model.jobs import Ending, Fire, NewJob
 from promptpipe.model.listing import PageRequest
-from promptpipe.model.recovery import ComponentReport, LostTimer, RecoveryReport
+from promptpipe.model.recovery import ComponentReport, LostTimer, RecoveryReport, Span
 from tests.support.people import ADA, BOB, enroll
 
 if TYPE_CHECKING:
     from tests.support.database import Database
 
 KEY = "dailyPromptReminderTimerID"
+EVERYBODY = Span("", "~", 0)
 
 
 async def refer_to(db: Database, person: ParticipantId, job_id: str) -> None:
@@ -26,7 +27,7 @@ async def refer_to(db: Database, person: ParticipantId, job_id: str) -> None:
 
 
 async def lost(db: Database) -> list[LostTimer]:
-    return list(await db.store.recovery.lost_timers("echo", KEY, None, 10))
+    return list(await db.store.recovery.lost_timers("echo", KEY, EVERYBODY))
 
 
 async def test_only_active_participants_without_a_handler_are_found(db: Database) -> None:
@@ -36,21 +37,24 @@ async def test_only_active_participants_without_a_handler_are_found(db: Database
     db.change("DELETE FROM registered_hooks WHERE participant_id <> ?", bob)
     db.change("UPDATE conversation_participants SET status = 'paused' WHERE id = ?", carl)
     recovery = db.store.recovery
-    assert await recovery.without_handler("echo", None, 10) == [ada]
+    assert await recovery.without_handler("echo", EVERYBODY) == [ada]
     hook = Hook(participant_id=ada, handler_type="echo", flow_type="echo")
     assert [await recovery.register_hook(hook), await recovery.register_hook(hook)] == [True, False]
-    assert await recovery.without_handler("echo", None, 10) == []
+    assert await recovery.without_handler("echo", EVERYBODY) == []
     assert await recovery.active("echo") == 2
 
 
-async def test_pages_cover_everybody_once(db: Database) -> None:
-    """Each page goes on after the last of the one before."""
-    people = sorted([await enroll(db, f"+1650555{number:04}") for number in range(5)])
+async def test_spans_cover_every_active_participant_once(db: Database) -> None:
+    """Each goes on after the last of the one before, and what is looked for in one is found in no other."""
+    people = sorted([await enroll(db, f"+1650555{number:04}") for number in range(6)])
     db.change("DELETE FROM registered_hooks")
-    found: list[ParticipantId] = []
-    while page := await db.store.recovery.without_handler("echo", found[-1] if found else None, 2):
-        found += page
-    assert found == people
+    db.change("UPDATE conversation_participants SET status = 'paused' WHERE id = ?", people.pop(3))
+    found, sizes, last = list[ParticipantId](), [], ""
+    while span := await db.store.recovery.span("echo", last, 2):
+        found += await db.store.recovery.without_handler("echo", span)
+        sizes.append(span.count)
+        last = span.last
+    assert (found, sizes) == (people, [2, 2, 1])
 
 
 async def test_timer_that_is_live_or_about_to_be_handled_is_not_lost(db: Database) -> None:
@@ -106,7 +110,13 @@ async def test_reports_are_kept_and_the_newest_is_read(db: Database) -> None:
     assert await db.store.recovery.last_report() is None
     for failed in (0, 2):
         component = ComponentReport(
-            name="c", checked=5, restored=1, failed=failed, failures=(("p", "why"),) * failed, seconds=0.5
+            name="c",
+            checked=5,
+            restored=1,
+            failed=failed,
+            repairs=(("q", "what"),),
+            failures=(("p", "why"),) * failed,
+            seconds=0.5,
         )
         report = RecoveryReport(
             started_at=db.clock.now(), finished_at=db.clock.now() + timedelta(seconds=1), components=(component,)

@@ -376,8 +376,8 @@ async def test_recovery_gives_schedules_their_next_time(db: Database) -> None:
     db.change("UPDATE schedules SET zone = 'Mars/Olympus' WHERE id = ?", made[2])
     db.change("UPDATE schedules SET last_at = next_at WHERE id = ?", made[0])
     db.runners.woken.clear()
-    counts = [await db.store.recovery.repair_schedules(3) for _ in range(3)]
-    assert (counts, Work.SCHEDULE in db.runners.woken) == ([3, 1, 0], True)
+    repaired = [await db.store.recovery.repair_schedules(3) for _ in range(3)]
+    assert (repaired, Work.SCHEDULE in db.runners.woken) == ([made[2:5], made[5:], []], True)
     after = [await db.store.schedules.get(name) for name in made]
     assert [item.next_at for item in after] == [at(13), None, None, at(13), at(13), at(13)]
     assert [item.paused for item in after] == [False, True, True, False, False, False]

@@ -48,6 +48,8 @@ async def run(service: Service, arguments: list[str]) -> subprocess.CompletedPro
     program, *rest = arguments
     here = [argument.replace("127.0.0.1:50051", f"127.0.0.1:{service.grpc_port}") for argument in rest]
     environment = {**os.environ, "PROMPTPIPE_CLIENT__SERVER": f"127.0.0.1:{service.grpc_port}"}
+    if program.endswith("/promptpipe"):
+        return await run_command(here, environment, REPOSITORY)
     command = [str(REPOSITORY / program), *here]
     return await trio.to_thread.run_sync(
         partial(subprocess.run, command, capture_output=True, text=True, check=False, env=environment, timeout=30)
@@ -63,24 +65,32 @@ async def grpcurl(service: Service, method: str, request: dict[str, Any] | None 
     return json.loads(ended.stdout)
 
 
+async def run_session(service: Service) -> dict[str, list[str]]:
+    """Run the commands of the README, each with what the one before it has made, and return what each has said."""
+    said: dict[str, list[str]] = {}
+    made = {"ID": "", "PARTICIPANT": ""}
+    for arguments in session():
+        concrete = [re.sub('"(ID|PARTICIPANT)"', lambda name: f'"{made[name[1]]}"', argument) for argument in arguments]
+        name = arguments[-1] if "grpcurl" in arguments[0] else " ".join(arguments[1:])
+        ended = await run(service, concrete)
+        assert ended.returncode == 0, (arguments, ended.stderr)
+        said.setdefault(name, []).append(ended.stdout)
+        for method, key, field in (
+            ("EnrollParticipant", "PARTICIPANT", "participant"),
+            ("EnqueueJob", "ID", "job"),
+            ("SchedulePrompt", "ID", "schedule"),
+        ):
+            if name.endswith(method):
+                made[key] = json.loads(ended.stdout)[field]["id"]
+    return said
+
+
 async def test_session_of_the_readme(tmp_path: Path) -> None:
     """Every command of it does what the text around it says, in its order."""
     async with open_service(Home.on_sqlite(tmp_path)) as (service, stand_in):
         service.start()
         await service.wait_ready()
-        said: dict[str, list[subprocess.CompletedProcess[str]]] = {}
-        made_id = ""
-        for arguments in session():
-            concrete = [argument.replace('"ID"', f'"{made_id}"') for argument in arguments]
-            name = arguments[-1] if "grpcurl" in arguments[0] else " ".join(arguments[1:])
-            ended = await run(service, concrete)
-            assert ended.returncode == 0, (arguments, ended.stderr)
-            said.setdefault(name, []).append(ended)
-            if name.endswith("EnqueueJob"):
-                made_id = json.loads(ended.stdout)["job"]["id"]
-            if name.endswith("SchedulePrompt"):
-                made_id = json.loads(ended.stdout)["schedule"]["id"]
-        answers = {name: [item.stdout for item in items] for name, items in said.items()}
+        answers = await run_session(service)
 
         services = answers["list"][0].split()
         assert {"promptpipe.v1.JobService", "promptpipe.v1.FlowService", "grpc.health.v1.Health"} <= set(services)
@@ -89,6 +99,12 @@ async def test_session_of_the_readme(tmp_path: Path) -> None:
         assert (enrolled["phoneNumber"], enrolled["name"], enrolled["status"]) == (GRACE, "Grace", "ACTIVE")
         enqueued = json.loads(answers["promptpipe.v1.OutboxService/EnqueueMessage"][0])
         assert (enqueued["created"], enqueued["message"]["recipient"]) == (True, GRACE)
+        prompted = json.loads(answers["promptpipe.v1.PromptService/SendPrompt"][0])
+        assert (prompted["created"], prompted["message"]["text"]) == (True, "How are you?\n1. Well\n2. Badly")
+        [place] = json.loads(answers["promptpipe.v1.FlowService/ListFlowStates"][0])["flowStates"]
+        assert (place["participantId"], place["flowType"]) == (enrolled["id"], "conversation")
+        moved = json.loads(answers["promptpipe.v1.FlowService/TransitionFlow"][0])["flowState"]
+        assert moved["stateData"]["conversationState"] == "FEEDBACK"
         first, second = (json.loads(answer) for answer in answers["promptpipe.v1.JobService/EnqueueJob"])
         assert (first["created"], second.get("created", False)) == (True, False)
         assert (first["job"]["id"], first["job"]["runAt"]) == (second["job"]["id"], "2100-01-01T09:00:00Z")
@@ -226,7 +242,15 @@ async def test_admin_commands_about_people_and_recovery(tmp_path: Path) -> None:
         assert (await command(service, "recovery", "list"))[0] == report
         promptpipe = ".venv/bin/promptpipe"
         shown = await run(service, [promptpipe, "recovery", "last"])
-        assert shown.stdout.split("\n")[0].split() == ["NAME", "CHECKED", "RESTORED", "FAILED", "DURATION", "FAILURES"]
+        assert shown.stdout.split("\n")[0].split() == [
+            "NAME",
+            "CHECKED",
+            "RESTORED",
+            "FAILED",
+            "DURATION",
+            "REPAIRS",
+            "FAILURES",
+        ]
         assert (await run(service, [promptpipe, "participants", "delete", grace["id"]])).returncode == 1
         assert (await run(service, [promptpipe, "participants", "delete", grace["id"], "--yes"])).returncode == 0
         assert await command(service, "participants", "list") == []

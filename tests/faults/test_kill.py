@@ -115,8 +115,11 @@ async def test_killed_between_a_send_and_its_record(home: Home, point: str) -> N
 
 @pytest.mark.parametrize("point", IN_RECOVERY)
 async def test_killed_during_recovery_from_being_killed(home: Home, point: str) -> None:
-    """Whatever recovery had done when it died, the next one brings everything back."""
-    settings = SETTINGS | {"IN_DOUBT_WAIT": "60"}
+    """Whatever recovery had done when it died, the next one brings everything back.
+
+    The later it dies, the more is under way then: what was marked but never left is sent when the wait is over.
+    """
+    settings = SETTINGS | {"IN_DOUBT_WAIT": "10"}
     async with open_service(home, **settings) as (service, stand_in):
         await hold_conversation(service, stand_in, ["channel.send:after:3", point, point])
         assert len(stand_in.world.requests) == REPLIES

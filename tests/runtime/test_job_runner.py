@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import trio
+from structlog.testing import capture_logs
 
 from promptpipe.model.errors import FailJobError, SnoozeJobError
 from promptpipe.model.ids import JobId, ParticipantId, WorkerId
@@ -150,12 +151,15 @@ async def test_handler_can_snooze_and_fail_for_good(tmp_path: Path, autojump_clo
 
 
 async def test_unknown_kind_waits_for_who_knows_it(tmp_path: Path, autojump_clock: MockClock) -> None:
-    """In a rolling deploy, the newer version's jobs use up no attempt here."""
-    async with open_runtime(tmp_path) as runtime, running(runtime):
-        job_id = await enqueue(runtime, kind="from_the_future")
-        await trio.sleep(605)
-        job = await runtime.store.jobs.get(job_id)
-        assert (job.status, job.attempt) == (JobStatus.QUEUED, 0)
+    """In a rolling deploy, the newer version's jobs use up no attempt here; one line says so, however many they are."""
+    with capture_logs() as entries:
+        async with open_runtime(tmp_path) as runtime, running(runtime):
+            ids = [await enqueue(runtime, kind="from_the_future") for _ in range(3)]
+            await trio.sleep(605)
+            jobs = [await runtime.store.jobs.get(job_id) for job_id in ids]
+            assert {(job.status, job.attempt) for job in jobs} == {(JobStatus.QUEUED, 0)}
+    [entry] = [entry for entry in entries if "left for another instance" in entry["event"]]
+    assert entry["kind"] == "from_the_future"
 
 
 async def test_timer_of_an_unknown_kind_waits_too(tmp_path: Path, autojump_clock: MockClock) -> None:

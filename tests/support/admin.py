@@ -12,19 +12,21 @@ from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, ResourceInfo
 from grpclib.exceptions import GRPCError
 
 from promptpipe.app.components import open_components
-from promptpipe.app.parts import make_exclusive_recovery, make_recovery, make_rpc_server, make_worker
+from promptpipe.app.parts import make_exclusive_recovery, make_recovery, make_rpc_server, make_runners, make_worker
 from promptpipe.client import open_channel, v1
 from promptpipe.config import load_settings
 from promptpipe.net import listen
+from promptpipe.runtime.mailbox_runner import MailboxRunner
 from promptpipe.services.readiness import Readiness
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from grpclib.client import Channel
     from grpclib.const import Status
 
     from promptpipe.app.components import Components
+    from promptpipe.flows.prompts import PromptGenerator
     from promptpipe.ports.store import Store
     from tests.support.service import Home
 
@@ -34,7 +36,7 @@ BOB = "+16505554321"
 
 @dataclass
 class Admin:
-    """Stubs of every service, and the components behind them. No runner runs."""
+    """Stubs of every service, and the components behind them."""
 
     components: Components
     readiness: Readiness
@@ -71,19 +73,32 @@ class Admin:
 
 
 @asynccontextmanager
-async def open_admin(home: Home, wrap: Callable[[Store], Store] = lambda store: store) -> AsyncIterator[Admin]:
-    """Give the gRPC plane of a service on a database of its own, with *wrap* around the store."""
+async def open_admin(
+    home: Home,
+    wrap: Callable[[Store], Store] = lambda store: store,
+    *,
+    handles: bool = False,
+    generators: Sequence[PromptGenerator] = (),
+) -> AsyncIterator[Admin]:
+    """Give the gRPC plane of a service on a database of its own, with *wrap* around the store.
+
+    Nothing but what somebody asks for happens, unless it *handles* events.
+    """
     settings = load_settings(database_url=home.database_url)
     readiness = Readiness()
     with listen("127.0.0.1", 0, "test") as listener:
         target = f"127.0.0.1:{listener.getsockname()[1]}"
         async with open_components(settings) as components, trio.open_nursery() as nursery:
             components.store = wrap(components.store)
-            recovery = make_exclusive_recovery(
-                components, make_worker(components, readiness), make_recovery(components)
-            )
+            components.prompt_generators = generators
+            worker = make_worker(components, readiness)
+            recovery = make_exclusive_recovery(components, worker, make_recovery(components))
             server = make_rpc_server(components, readiness, recovery, listener)
             await nursery.start(server.run)
+            if handles:
+                await nursery.start(worker.keeper.run)
+                [mailboxes] = [part for part in make_runners(components, worker) if part.name == MailboxRunner.name]
+                await nursery.start(mailboxes.run)
             async with open_channel(target) as channel:
                 yield Admin(components, readiness, channel)
             nursery.cancel_scope.cancel()

@@ -34,7 +34,8 @@ INTAKE.insert(
     INTAKE.index(("person", PROFILE["preferred_time"])) + 1,
     ("service", script.will_prompt(IN_HALF_A_DAY.time(), ZONE)),
 )
-PROMPT = ("service", script.PROFILE_COMPLETE), ("service", script.habit_prompt(PROFILE))
+HABIT_PROMPT = f"{script.habit_prompt(PROFILE)}\n[{script.DONE}] [{script.NOT_NOW}]"
+PROMPT = ("service", script.PROFILE_COMPLETE), ("service", HABIT_PROMPT)
 REMINDED = ("service", script.reminder(PROFILE)), ("person", "done"), ("service", script.well_done(1))
 
 TRANSCRIPT = [*OPENING, *INTAKE, *PROMPT, *REMINDED]

@@ -9,27 +9,23 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from promptpipe.app import Components, make_recovery
-from promptpipe.config import load_settings
 from promptpipe.flows.conversation import ConversationFlowRecovery, ConversationSettings
 from promptpipe.metrics import PrometheusMetrics
 from promptpipe.model.events import TimerLost
 from promptpipe.model.ids import JobId, ParticipantId, ScheduleId
-from promptpipe.model.inbound import Enrollment
 from promptpipe.model.recovery import LostTimer
 from promptpipe.model.recurrence import Recurrence
 from promptpipe.model.schedules import NewSchedule
 from promptpipe.recovery import TimerRecoveryInfo
 from promptpipe.recovery.manager import SCHEDULES_AT_ONCE
-from promptpipe.runtime.wakeups import Wakeups
 from tests.support.people import ADA, batch, inbound
+from tests.support.recovering import CONVERSATION, manager
 from tests.support.scrape import counted
 
 if TYPE_CHECKING:
-    from promptpipe.recovery import Recoverable, RecoveryManager, RecoveryRegistry
+    from promptpipe.recovery import RecoveryRegistry
     from tests.support.database import Database
 
-CONVERSATION = Enrollment("conversation", "conversation", "CONVERSATION_ACTIVE")
 TIMER = "dailyPromptReminderTimerID"
 
 
@@ -41,23 +37,6 @@ class Failing:
     async def recover_state(self, registry: RecoveryRegistry) -> None:
         await trio.lowlevel.checkpoint()
         raise ValueError("broken")
-
-
-def manager(db: Database, *recoverables: Recoverable, metrics: PrometheusMetrics | None = None) -> RecoveryManager:
-    """Return the application's own recovery manager over a test's store."""
-    components = Components(
-        metrics=metrics or PrometheusMetrics(()),
-        settings=load_settings(),
-        clock=db.clock,
-        new_id=db.new_id,
-        worker=db.worker,
-        wakeups=Wakeups(),
-        store=db.store,
-        channels={},
-        flows=[],
-        recoverables=recoverables,
-    )
-    return make_recovery(components)
 
 
 async def enroll(db: Database, number: str, **state: object) -> ParticipantId:

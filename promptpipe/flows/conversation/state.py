@@ -7,6 +7,7 @@ from datetime import date, datetime
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from promptpipe.flows.conversation.timers import TIMERS
 from promptpipe.model.errors import CorruptStateError
 
 if TYPE_CHECKING:
@@ -32,6 +33,23 @@ POLL = "promptPoll"
 """The poll of the latest prompt that has one: its message, and whether it was answered with *Done*."""
 QUESTION = "scriptQuestion"
 """The field of the profile that the script has asked for last, in feedback."""
+
+SHAPES = {
+    MODULE: "string",
+    HISTORY: "array",
+    BACKGROUND: "string",
+    PROFILE: "object",
+    LAST_HABIT_PROMPT: "string",
+    LAST_PROMPT_SENT_AT: "string",
+    PENDING: "object",
+    LAST_POLL_DATE: "string",
+    FEEDBACK_STATE: "string",
+    SCHEDULES: "array",
+    TRANSITION: "object",
+    POLL: "object",
+    **{timer.data_key: "string" for timer in TIMERS},
+}
+"""The JSON types of what the state has, where it has it."""
 
 HISTORY_LIMIT = 50
 """Turns kept; the oldest go first."""

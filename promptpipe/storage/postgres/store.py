@@ -15,6 +15,7 @@ from psycopg.rows import dict_row
 
 from promptpipe.model.errors import SettingsError, StoreUnavailableError
 from promptpipe.ports.metrics import SILENT
+from promptpipe.storage.migrations import require_none
 from promptpipe.storage.postgres.database import PostgresDatabase
 from promptpipe.storage.postgres.driver import Connection, Pool
 from promptpipe.storage.postgres.errors import as_refusal, as_unavailable, in_one_line
@@ -104,6 +105,7 @@ async def open_postgres_store(
     runners: Runners,
     chance: Callable[[], float] = random.random,  # noqa: S311  for pauses
     metrics: Metrics = SILENT,
+    read_only: bool = False,
 ) -> AsyncIterator[SqlStore]:
     """Connect, bring the schema up to date, and give the store for as long as the context lasts.
 
@@ -111,9 +113,13 @@ async def open_postgres_store(
     here or, while the store's background runs, elsewhere; they take some of it along if they have room.
 
     A server that cannot be reached is waited for. Raise `SettingsError` when it refuses us for good, and `SchemaError`
-    when the schema is newer than this program.
+    when the schema is newer than this program. What is *read_only* is not waited for, nor is its schema changed: raise
+    `StoreUnavailableError`, and `SchemaError` when that is older than this program.
     """
-    await wait_reachable(config, migrate_postgres, chance)
+    if read_only:
+        require_none(await check_schema(config))
+    else:
+        await wait_reachable(config, migrate_postgres, chance)
     pool = Pool(config.url, size=config.pool_size, wait_seconds=config.timeout, **config.options())
     waking = Waking(config.connect, worker, runners.wake, chance)
     async with pool:

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import trio
 
 from promptpipe.model.errors import SchemaError, StoreInUseError, StoreUnavailableError
+from promptpipe.storage.migrations import require_none
 from promptpipe.storage.sqlite.migrations import find_missing, known_migrations, migrate
 from promptpipe.storage.sqlite.readers import ThreadReaders
 from promptpipe.storage.sqlite.transaction import SqliteTransaction, run_at_once
 from promptpipe.storage.sqlite.values import micros
-from promptpipe.storage.sqlite.writer import ThreadWriter, as_unavailable
+from promptpipe.storage.sqlite.writer import NoWriter, ThreadWriter, as_unavailable
 from promptpipe.storage.transactions.transaction import Last
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ def _migrate_alone(path: Path, now: int) -> list[Migration]:
 def _check(path: Path) -> list[Migration]:
     if not path.exists():
         return known_migrations()
-    with _ours(path), closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+    with _ours(path), closing(_connect_to_read(path)) as connection:
         return find_missing(connection)
 
 
@@ -162,6 +163,27 @@ async def open_database(
                 await database.close()
     finally:
         os.close(lock)
+
+
+@asynccontextmanager
+async def open_to_read(path: Path, clock: Clock, ids: IdSource) -> AsyncIterator[SqliteDatabase]:
+    """Open the database at *path* beside whoever has it, for reading alone; writes raise `PreconditionError`.
+
+    Raise as `open_database`, and `SchemaError` when it is older than this program.
+    """
+    require_none(await check_sqlite_schema(path))
+    database = SqliteDatabase(NoWriter(), ThreadReaders(partial(_connect_to_read, path)), clock, ids, lambda _: None)
+    try:
+        yield database
+    finally:
+        with trio.CancelScope(shield=True):
+            await database.close()
+
+
+def _connect_to_read(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(
+        f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None, check_same_thread=False, timeout=5.0
+    )
 
 
 def _lock(path: Path) -> int:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 import outcome
 import trio
 
-from promptpipe.model.errors import StoreUnavailableError
+from promptpipe.model.errors import PreconditionError, StoreUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -105,6 +105,19 @@ class _Unit:
         self.transaction = transaction
         self.task = task
         self.taken = False
+
+
+class NoWriter:
+    """The `Writer` of a database that is only read."""
+
+    async def run(self, transaction: Callable[[sqlite3.Connection], T]) -> T:
+        """Refuse."""
+        del transaction
+        raise PreconditionError("the database is open for reading alone")
+
+    async def close(self) -> None:
+        """Do nothing: there is no connection."""
+        await trio.lowlevel.checkpoint()
 
 
 class ThreadWriter:

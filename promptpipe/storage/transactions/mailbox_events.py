@@ -35,7 +35,7 @@ async def append(tx: Transaction, events: Sequence[tuple[ParticipantId, Event]])
             "seq": seq,
             "kind": event.kind,
             "payload": encoded(event),
-            "job_id": event.job_id if isinstance(event, TimerFired | TimerLost) else None,
+            "job_id": timer_of(participant_id, event),
             "dedupe_key": _key(event),
         }
         for (participant_id, event), seq in zip(events, seqs, strict=True)
@@ -47,6 +47,17 @@ async def append(tx: Transaction, events: Sequence[tuple[ParticipantId, Event]])
 def prompt_key(dedupe_key: str) -> str:
     """Return the key that an ordered prompt's event keeps taken until it is handled; the message's is another."""
     return f"prompt:{dedupe_key}"
+
+
+def timer_of(participant_id: ParticipantId, event: Event) -> str | None:
+    """Return by which job's id an event about a timer is found; one whose job has no id stands by its own."""
+    match event:
+        case TimerFired():
+            return event.job_id
+        case TimerLost():
+            return event.job_id or f"{event.data_key}:{participant_id}"
+        case _:
+            return None
 
 
 def _key(event: Event) -> str | None:

@@ -323,13 +323,13 @@ async def count_in_doubt(tx: Transaction) -> int:
 
 async def doubt_if_sending(
     tx: Transaction, key: str, rules: InDoubtRules, error: str, *, start: datetime | None = None
-) -> int:
-    """Put the head of a lane in doubt if it is on the wire; return how many messages that were."""
+) -> list[MessageId]:
+    """Put the head of a lane in doubt if it is on the wire; return which messages that were."""
     head = await tx.one("head_message", lane_key=key)
     if head is None or head["status"] != MessageStatus.SENDING.value:
-        return 0
+        return []
     await doubt(tx, head, head["attempts"], rules, start=start, error=error)
-    return 1
+    return [MessageId(head["id"])]
 
 
 async def set_attempt(

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from promptpipe.model.decisions import FlowState, Hook
-from promptpipe.model.errors import AlreadyExistsError, NotFoundError
+from promptpipe.model.errors import AlreadyExistsError, CorruptStateError, NotFoundError
 from promptpipe.model.events import Enrolled
 from promptpipe.model.ids import ParticipantId
 from promptpipe.model.listing import Page
@@ -124,7 +124,7 @@ class Conversation:
     hook_rows: list[Row]
 
     def states(self) -> dict[str, FlowState]:
-        """Return their states, by flow type; raise `ValueError` when one is not what it should be."""
+        """Return their states, by flow type; raise `CorruptStateError` when one cannot be read."""
         return {row["flow_type"]: as_flow_state(row) for row in self.state_rows}
 
     def hooks(self) -> tuple[Hook, ...]:
@@ -277,8 +277,8 @@ async def _flow_states(
     after, _, after_type = (request.after or FIRST).partition("/")
     place = {"after": after, "after_type": after_type, "flow_type": flow_type}
     if participant_id is None:
-        return await page(tx, "list_flow_states", request, as_flow_state, **place)
-    return await page(tx, "list_flow_states_of", request, as_flow_state, participant_id=participant_id, **place)
+        return await page(tx, "list_flow_states", request, shown_flow_state, **place)
+    return await page(tx, "list_flow_states_of", request, shown_flow_state, participant_id=participant_id, **place)
 
 
 async def add_hook(tx: Transaction, hook: Hook) -> bool:
@@ -305,17 +305,33 @@ async def _flow_state(tx: Transaction, participant_id: ParticipantId, flow_type:
     row = await tx.one("flow_state", participant_id=participant_id, flow_type=flow_type)
     if row is None:
         raise NotFoundError("flow state", f"{participant_id}/{flow_type}")
-    return as_flow_state(row)
+    return shown_flow_state(row)
 
 
 def as_flow_state(row: Row) -> FlowState:
-    """Return the state in a row of `flow_states`."""
+    """Return the state in a row of `flow_states`; raise `CorruptStateError` when its data is no JSON object."""
+    try:
+        return _flow_state_with(row, from_json(row["state_data"]))
+    except ValueError as error:
+        raise CorruptStateError(f"the state cannot be read: {error}") from error
+
+
+def shown_flow_state(row: Row) -> FlowState:
+    """Return the state in a row of `flow_states`, with what is wrong with it, if anything is."""
+    try:
+        return as_flow_state(row)
+    except CorruptStateError as error:
+        return _flow_state_with(row, {}, str(error))
+
+
+def _flow_state_with(row: Row, data: Mapping[str, object], problem: str = "") -> FlowState:
     return FlowState(
         participant_id=ParticipantId(row["participant_id"]),
         flow_type=row["flow_type"],
         current_state=row["current_state"],
-        data=from_json(row["state_data"]),
+        data=data,
         version=row["version"],
         created_at=row["created_at"],
         updated_at=row["updated_at"],
+        problem=problem,
     )

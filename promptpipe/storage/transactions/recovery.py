@@ -9,33 +9,36 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from promptpipe.model.events import TimerLost
-from promptpipe.model.ids import JobId, ParticipantId
 from promptpipe.model.leases import Lease, Work
-from promptpipe.model.recovery import ComponentReport, LostTimer, RecoveryReport
+from promptpipe.model.recovery import ComponentReport, RecoveryReport
 from promptpipe.storage.transactions import mailbox_events, messages, participants, schedules
+from promptpipe.storage.transactions.finding import FindingTransactions
 from promptpipe.storage.transactions.pages import page
-from promptpipe.storage.transactions.values import from_json, span
+from promptpipe.storage.transactions.values import span
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from promptpipe.model.decisions import Hook
-    from promptpipe.model.ids import WorkerId
+    from promptpipe.model.ids import MessageId, ScheduleId, WorkerId
     from promptpipe.model.listing import Page, PageRequest
     from promptpipe.model.messages import InDoubtRules
+    from promptpipe.model.recovery import LostTimer, StuckLane
     from promptpipe.storage.transactions.transaction import Database, Transaction
 
 SENDER_GONE = "its sender was gone while the request was on its way"
+
+_ROUSING = {Work.MAILBOX: "rouse_mailbox", Work.OUTBOX: "rouse_outbox"}
 
 READY_SECONDS = 10.0
 """An instance that said so for the last time longer ago can no longer be taken for ready."""
 
 
-class RecoveryTransactions:
-    """`ports.store.RecoveryStore`."""
+class RecoveryTransactions(FindingTransactions):
+    """`ports.recovery.RecoveryStore`."""
 
     def __init__(self, database: Database, worker: WorkerId, rules: InDoubtRules) -> None:
-        self._database = database
+        super().__init__(database)
         self._worker = worker
         self._rules = rules
 
@@ -55,7 +58,7 @@ class RecoveryTransactions:
         """See `RecoveryStore.release_stale_mailboxes`."""
         return await self._database.write(partial(_release_mailboxes, me=self._worker))
 
-    async def requeue_stale_sending_messages(self) -> int:
+    async def requeue_stale_sending_messages(self) -> Sequence[MessageId]:
         """See `RecoveryStore.requeue_stale_sending_messages`."""
         return await self._database.write(partial(_release_outboxes, me=self._worker, rules=self._rules))
 
@@ -63,44 +66,26 @@ class RecoveryTransactions:
         """See `RecoveryStore.restart_doubts`."""
         return await self._database.write(partial(_restart_doubts, me=self._worker, rules=self._rules))
 
-    async def repair_schedules(self, limit: int) -> int:
+    async def repair_schedules(self, limit: int) -> Sequence[ScheduleId]:
         """See `RecoveryStore.repair_schedules`."""
         return await self._database.write(partial(schedules.repair, limit=limit))
-
-    async def without_handler(self, flow_type: str, after: ParticipantId | None, limit: int) -> Sequence[ParticipantId]:
-        """See `RecoveryStore.without_handler`."""
-        rows = await self._database.read(
-            lambda tx: tx.all(
-                "active_participants_without_handler", flow_type=flow_type, after=after or "", limit=limit
-            )
-        )
-        return [ParticipantId(row["participant_id"]) for row in rows]
-
-    async def lost_timers(
-        self, flow_type: str, data_key: str, after: ParticipantId | None, limit: int
-    ) -> Sequence[LostTimer]:
-        """See `RecoveryStore.lost_timers`."""
-        rows = await self._database.read(
-            lambda tx: tx.all("lost_timers", flow_type=flow_type, data_key=data_key, after=after or "", limit=limit)
-        )
-        return [
-            LostTimer(
-                participant_id=ParticipantId(row["participant_id"]),
-                job_id=JobId(str(row["job_id"])),
-                ended=bool(row["ended"]),
-                state_data=from_json(row["state_data"]),
-            )
-            for row in rows
-        ]
-
-    async def active(self, flow_type: str) -> int:
-        """See `RecoveryStore.active`."""
-        count: int = (await self._database.read(lambda tx: tx.the("count_active", flow_type=flow_type)))["n"]
-        return count
 
     async def register_hook(self, hook: Hook) -> bool:
         """See `RecoveryStore.register_hook`."""
         return await self._database.write(partial(participants.add_hook, hook=hook))
+
+    async def remove_orphaned_handler(self, participant_id: str, handler_type: str) -> bool:
+        """See `RecoveryStore.remove_orphaned_handler`."""
+        values = {"participant_id": participant_id, "handler_type": handler_type}
+        return bool(await self._database.write(lambda tx: tx.count("delete_orphaned_handler", **values)))
+
+    async def rouse_lane(self, lane: StuckLane) -> bool:
+        """See `RecoveryStore.rouse_lane`."""
+        return await self._database.write(partial(_rouse, lane=lane))
+
+    async def doubt_stray_message(self, lane_key: str) -> bool:
+        """See `RecoveryStore.doubt_stray_message`."""
+        return await self._database.write(partial(_doubt_stray, key=lane_key, rules=self._rules))
 
     async def report_lost_timer(self, timer: LostTimer, flow_type: str, data_key: str, remaining: float | None) -> bool:
         """See `RecoveryStore.report_lost_timer`."""
@@ -155,8 +140,8 @@ async def _release_mailboxes(tx: Transaction, me: WorkerId) -> int:
     return len(stale)
 
 
-async def _release_outboxes(tx: Transaction, me: WorkerId, rules: InDoubtRules) -> int:
-    in_doubt = 0
+async def _release_outboxes(tx: Transaction, me: WorkerId, rules: InDoubtRules) -> list[MessageId]:
+    in_doubt: list[MessageId] = []
     for lane in await tx.all("stale_lanes", kind=Work.OUTBOX.value, me=me):
         start = lane["request_end"] + span(rules.linger)
         in_doubt += await messages.doubt_if_sending(tx, lane["key"], rules, SENDER_GONE, start=start)
@@ -164,6 +149,23 @@ async def _release_outboxes(tx: Transaction, me: WorkerId, rules: InDoubtRules) 
         await tx.run("abandon_lane", kind=Work.OUTBOX.value, key=lane["key"], due_at=due_at)
     tx.wake(Work.OUTBOX)
     return in_doubt
+
+
+async def _rouse(tx: Transaction, lane: StuckLane) -> bool:
+    await tx.lock_lanes([(lane.work, lane.key)])
+    roused = await tx.count(_ROUSING[lane.work], key=lane.key)
+    tx.wake(lane.work)
+    return bool(roused)
+
+
+async def _doubt_stray(tx: Transaction, key: str, rules: InDoubtRules) -> bool:
+    await tx.lock_lanes([(Work.OUTBOX, key)])
+    if await tx.one("stray_message_of", lane_key=key) is None:
+        return False
+    await messages.doubt_if_sending(tx, key, rules, SENDER_GONE)
+    await tx.run("set_lane_due", kind=Work.OUTBOX.value, key=key, due_at=await messages.head_due(tx, key))
+    tx.wake(Work.OUTBOX)
+    return True
 
 
 async def _restart_doubts(tx: Transaction, me: WorkerId, rules: InDoubtRules) -> int:
@@ -179,7 +181,8 @@ async def _restart_doubts(tx: Transaction, me: WorkerId, rules: InDoubtRules) ->
 
 async def _report_lost_timer(tx: Transaction, timer: LostTimer, event: TimerLost) -> bool:
     await tx.lock_lanes([(Work.MAILBOX, timer.participant_id)])
-    if await tx.one("waiting_loss", job_id=timer.job_id, kind=event.kind) is not None:
+    job_id = mailbox_events.timer_of(timer.participant_id, event)
+    if await tx.one("waiting_loss", job_id=job_id, kind=event.kind) is not None:
         return False
     await mailbox_events.append(tx, [(timer.participant_id, event)])
     return True
@@ -187,7 +190,7 @@ async def _report_lost_timer(tx: Transaction, timer: LostTimer, event: TimerLost
 
 def _as_report(data: dict[str, Any]) -> RecoveryReport:
     components = [
-        ComponentReport(**component | {"failures": tuple((what, why) for what, why in component["failures"])})
+        ComponentReport(**component | {name: _pairs(component.get(name, ())) for name in ("repairs", "failures")})
         for component in data["components"]
     ]
     return RecoveryReport(
@@ -195,3 +198,7 @@ def _as_report(data: dict[str, Any]) -> RecoveryReport:
         finished_at=datetime.fromisoformat(data["finished_at"]),
         components=tuple(components),
     )
+
+
+def _pairs(items: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    return tuple((subject, said) for subject, said in items)

@@ -286,7 +286,7 @@ async def _next_due_in(tx: Transaction) -> float | None:
     return None if row["due_in"] is None else row["due_in"].total_seconds()
 
 
-async def repair(tx: Transaction, limit: int) -> int:
+async def repair(tx: Transaction, limit: int) -> list[ScheduleId]:
     """See `RecoveryStore.repair_schedules`."""
     stray = await tx.all("stray_schedules", limit=limit)
     moves, unreadable = [], []
@@ -303,7 +303,7 @@ async def repair(tx: Transaction, limit: int) -> int:
         await _move(tx, moves)
         tx.wake(Work.SCHEDULE)
     await _set_aside(tx, unreadable)
-    return len(stray)
+    return [ScheduleId(row["id"]) for row in stray]
 
 
 def _occurrence(instant: datetime) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from promptpipe.storage.transactions.aside import AsideTransactions
 from promptpipe.storage.transactions.handing import HandingDatabase
 from promptpipe.storage.transactions.history import HistoryTransactions
+from promptpipe.storage.transactions.importing import ImportTransactions
 from promptpipe.storage.transactions.inbound import InboundTransactions
 from promptpipe.storage.transactions.job_queues import JobTransactions
 from promptpipe.storage.transactions.leases import InstanceTransactions, LeaseTransactions
@@ -53,6 +54,7 @@ class SqlStore:
         self.outbox = OutboxTransactions(database, handing, rules)
         self.inbound = InboundTransactions(handing)
         self.history = HistoryTransactions(database)
+        self.imports = ImportTransactions(database)
         self.participants = ParticipantTransactions(handing)
         self.leases = LeaseTransactions(database, rules)
         self.instances = InstanceTransactions(database)
