@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
+import structlog
 import trio
 
 from promptpipe.config import PREFIX
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
     from tests.support.database import Database
 
 pytest_plugins = ["tests.support.servers"]
+
+# By default a traceback is drawn with all variables in it, which takes up to a second each.
+PLAIN = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
+structlog.configure(processors=[*structlog.get_config()["processors"][:-1], PLAIN])
 
 
 @pytest.fixture(autouse=True)
