@@ -101,7 +101,11 @@ async def test_flow_is_started_for_who_is_not_in_it(home: Home) -> None:
         request = v1.StartFlowRequest(participant_id=ada.id, flow_type=FLOW)
         error = await refused(admin.flows.start_flow(request), Status.ALREADY_EXISTS)
         assert resource(error)[0] == "flow state"
-        await place(admin, ada.id)
+
+        async def greeted() -> bool:
+            return await said(admin, ada.id) == opening(None)
+
+        await eventually(greeted)
         home.change("DELETE FROM flow_states")
         home.change("DELETE FROM registered_hooks")
         started = (await admin.flows.start_flow(request)).flow_state

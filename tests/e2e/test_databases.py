@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
 
+from tests.support.commands import run_to_end
 from tests.support.postgres import as_url
 from tests.support.service import Home
 
 if TYPE_CHECKING:
+    import subprocess
     from pathlib import Path
 
 pytestmark = pytest.mark.slow
@@ -22,15 +22,7 @@ pytestmark = pytest.mark.slow
 def run(home: Home, *arguments: str, url: str | None = None) -> subprocess.CompletedProcess[str]:
     """Run a command to its end on the database of *home*, or that at *url*."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("PROMPTPIPE_")}
-    return subprocess.run(
-        [sys.executable, "-m", "promptpipe", *arguments],
-        env=clean | {"PROMPTPIPE_DATABASE_URL": url or home.database_url},
-        cwd=home.folder,
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
+    return run_to_end(arguments, clean | {"PROMPTPIPE_DATABASE_URL": url or home.database_url}, home.folder)
 
 
 def test_check_says_what_is_missing_and_exits_1(home: Home) -> None:

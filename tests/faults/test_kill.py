@@ -128,7 +128,7 @@ async def test_killed_during_recovery_from_being_killed(home: Home, point: str) 
 @pytest.mark.parametrize("point", ["store.leases.give_back:before:1", "store.leases.give_back:after:1"])
 async def test_killed_during_the_drain(home: Home, point: str) -> None:
     """A process that was asked to stop, and died before it had, leaves nothing that the next start does not mend."""
-    settings = SETTINGS | {"IN_DOUBT_WAIT": "60", "SHUTDOWN_GRACE": "0"}
+    settings = SETTINGS | {"IN_DOUBT_WAIT": "10", "SHUTDOWN_GRACE": "0"}
     async with open_service(home, **settings) as (service, stand_in):
         phone = stand_in.world.phone("+16505551234", "Ada")
         stand_in.faults.latency = 0.3  # so that the drain finds a request on its way

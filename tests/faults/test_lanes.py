@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow
 
-SECONDS = float(os.environ.get("PROMPTPIPE_TEST_TORTURE_SECONDS", "12"))
+SECONDS = float(os.environ.get("PROMPTPIPE_TEST_TORTURE_SECONDS", "8"))
 """How long it lasts; a minute before a release."""
 
 DRAIN_SECONDS = 45.0

@@ -241,11 +241,11 @@ async def test_pool(fuzzed: str, observer: Observer) -> None:
 @pytest.mark.timeout(600)
 async def test_one_connection_for_long(fuzzed: str, observer: Observer) -> None:
     """Thousands on one connection."""
-    await check(fuzzed, observer, rounds=5000, seed=3)
+    await check(fuzzed, observer, rounds=2000, seed=3)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 async def test_pool_for_long(fuzzed: str, observer: Observer) -> None:
     """And on a pool."""
-    await check_pool(fuzzed, observer, rounds=4000, seed=5)
+    await check_pool(fuzzed, observer, rounds=2000, seed=5)

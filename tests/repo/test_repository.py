@@ -10,8 +10,10 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from bench import report
+from promptpipe.cli import cli
 from promptpipe.config import PREFIX, flat_names, load_settings
 from promptpipe.storage.postgres import migrations as postgres_migrations
 from promptpipe.storage.postgres import transaction as postgres
@@ -162,10 +164,8 @@ def readme_commands() -> list[str]:
 def test_commands_of_the_readme_exist(command: str) -> None:
     """Asked for help, each with its options is understood."""
     arguments = command.removeprefix(".venv/bin/promptpipe ").split()
-    ended = subprocess.run(
-        [sys.executable, "-m", "promptpipe", *arguments, "--help"], capture_output=True, text=True, check=False
-    )
-    assert ended.returncode == 0, ended.stderr
+    ended = CliRunner().invoke(cli, [*arguments, "--help"])
+    assert ended.exit_code == 0, ended.output
 
 
 @pytest.mark.parametrize("command", [line for line in readme_commands() if "make " in line])

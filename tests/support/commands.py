@@ -28,13 +28,16 @@ async def run_command(
     arguments: Sequence[str], environment: Mapping[str, str], folder: Path
 ) -> subprocess.CompletedProcess[str]:
     """Run `promptpipe` with *arguments* to its end, as `subprocess.run` would."""
-    return await trio.to_thread.run_sync(partial(_run, list(arguments), dict(environment), folder))
+    return await trio.to_thread.run_sync(partial(run_to_end, arguments, environment, folder))
 
 
-def _run(arguments: list[str], environment: dict[str, str], folder: Path) -> subprocess.CompletedProcess[str]:
+def run_to_end(
+    arguments: Sequence[str], environment: Mapping[str, str], folder: Path
+) -> subprocess.CompletedProcess[str]:
+    """Run `promptpipe` with *arguments* to its end, as `subprocess.run` would, while nothing else happens here."""
     with TemporaryDirectory() as outputs:
         files = [Path(outputs) / name for name in ("stdout", "stderr")]
-        process = FORKS.Process(target=_become, args=(arguments, environment, folder, files), daemon=True)
+        process = FORKS.Process(target=_become, args=(list(arguments), dict(environment), folder, files), daemon=True)
         process.start()
         process.join(PATIENCE)
         if process.exitcode is None:

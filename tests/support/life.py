@@ -7,19 +7,16 @@ import random
 from enum import Enum, auto
 from typing import TYPE_CHECKING, TypeVar
 
-from promptpipe.app import Components, make_recovery
-from promptpipe.config import load_settings
 from promptpipe.flows.conversation import ConversationFlow, ConversationFlowRecovery, ConversationSettings
 from promptpipe.model.decisions import Decided
 from promptpipe.model.ids import IdSource
-from promptpipe.model.inbound import Enrollment
 from promptpipe.model.jobs import Ending, Fire
 from promptpipe.model.messages import Choices, SendOrder, SendRecord, Settlement, Verdict
-from promptpipe.runtime.wakeups import Wakeups
 from promptpipe.services.participants import Participants
 from tests.support.conversing import TEXTS
 from tests.support.database import LEASE_SECONDS
 from tests.support.people import ADA, batch, inbound
+from tests.support.recovering import CONVERSATION, manager
 from tests.support.screenplay import ENROLL, PERSON, SERVICE, STATUSES, Line
 from tests.support.work import AT_ONCE, Working
 
@@ -38,7 +35,6 @@ T = TypeVar("T")
 
 COACH = ConversationSettings(texts=TEXTS)
 """With all times as they are unless somebody sets others."""
-ENROLLMENT = Enrollment("conversation", "conversation", "CONVERSATION_ACTIVE")
 
 
 class Crash(Enum):
@@ -76,7 +72,6 @@ class Life:
         self._crash = crash
         self._every = every
         self._model = model
-        self._settings = load_settings()
         self._processes = itertools.count(1)
         self._opportunities = itertools.count()
         self._again = False
@@ -107,7 +102,7 @@ class Life:
 
     async def _act(self, line: Line) -> None:
         """Do what a person or an operator does."""
-        people = Participants(self._db.store.participants, "whatsapp", ENROLLMENT)
+        people = Participants(self._db.store.participants, "whatsapp", CONVERSATION)
         if line.who == PERSON:
             await self._db.store.inbound.ingest(batch(self._message(line.text)), None)
         elif line.text == ENROLL:
@@ -210,21 +205,10 @@ class Life:
         """Do what a service does before it works, and what recovery does while it begins to."""
         flow = ConversationFlow(COACH, self._model)
         self._working = Working(self._db, [flow], generator=self._model)
-        components = Components(
-            settings=self._settings,
-            clock=self._db.clock,
-            new_id=self._db.new_id,
-            worker=self._db.worker,
-            wakeups=Wakeups(),
-            store=self._db.store,
-            channels={},
-            flows=[flow],
-            recoverables=[ConversationFlowRecovery(COACH)],
-        )
-        manager = make_recovery(components)
-        reports = await manager.repair()
+        recovery = manager(self._db, ConversationFlowRecovery(COACH))
+        reports = await recovery.repair()
         await self._db.store.recovery.restart_doubts()
-        reports += await manager.recover_components()
+        reports += await recovery.recover_components()
         self.repaired += [report.name for report in reports for _ in range(report.restored + report.failed)]
 
 
