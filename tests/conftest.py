@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 pytest_plugins = ["tests.support.servers"]
 
+BACK_ENDS = os.environ.get("PROMPTPIPE_TEST_BACK_ENDS", "sqlite postgres").split()
+
 # By default a traceback is drawn with all variables in it, which takes up to a second each.
 PLAIN = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
 structlog.configure(processors=[*structlog.get_config()["processors"][:-1], PLAIN])
@@ -57,7 +59,7 @@ def fresh_database(shared_database: str) -> str:
     return shared_database
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+@pytest.fixture(params=BACK_ENDS)
 def closed_db(request: pytest.FixtureRequest, tmp_path: Path) -> Database:
     """Give an empty database of each kind that is not open yet, on a clock that the test moves."""
     if request.param == "sqlite":
@@ -81,7 +83,7 @@ def lived_in(postgres_url: str) -> Iterator[str]:
     drop_database(postgres_url, url)
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+@pytest.fixture(params=BACK_ENDS)
 def home(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Home]:
     """Give a folder, and an empty database of each kind, for the product as a user runs it.
 

@@ -112,6 +112,7 @@ class RecoveryManager:
         tally = registry.tally
 
         async def recover() -> None:
+            tally.forget_failures()  # of the attempt before, which the store has ended
             try:
                 await recoverable.recover_state(registry)
             except StoreUnavailableError:

@@ -110,6 +110,11 @@ class Tally:
         if len(self.failures) < MAX_NAMED:
             self.failures.append((subject, error if isinstance(error, str) else described(error)))
 
+    def forget_failures(self) -> None:
+        """Begin to count them anew, for everything is looked at again; what was restored stays so."""
+        self.failed = 0
+        self.failures.clear()
+
 
 class Recoverable(Protocol):
     """A component that rebuilds or checks its state at startup. Recovering it again changes nothing."""

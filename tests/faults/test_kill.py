@@ -27,8 +27,8 @@ pytestmark = pytest.mark.slow
 SETTINGS = {
     "DAILY_PROMPT_REMINDER_DELAY": "0.5",
     # On PostgreSQL a doubt begins when the dead sender's lease and its last request surely are over.
-    "LEASE": "3",
-    "WHATSAPP__SEND_TIMEOUT": "1",
+    "LEASE": "2",
+    "WHATSAPP__SEND_TIMEOUT": "0.7",
 }
 
 REPLIES = sum(who == "service" for who, _ in TRANSCRIPT)

@@ -129,10 +129,25 @@ async def test_asyncio_is_never_touched(url: str, observer: Observer, monkeypatc
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_pure_python(postgres_url: str) -> None:
-    """All the fast tests of this folder pass with psycopg's pure Python implementation and the system's libpq."""
+    """The fast tests of this folder pass with psycopg's pure Python implementation and the system's libpq.
+
+    But for those by chance, which take long and look at what the driver makes of answers, wherever they come from.
+    """
     assert psycopg.pq.__impl__ == "binary"
     assert find_library("pq"), "no libpq: install Debian's libpq5"
-    again = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow", "--timeout=120"]
+    again = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-m",
+        "not slow",
+        "--timeout=120",
+        "-k",
+        "not fuzz",
+    ]
     environment = os.environ | {"PSYCOPG_IMPL": "python", "PROMPTPIPE_TEST_POSTGRES_URL": postgres_url}
     ended = subprocess.run(
         [*again, REPOSITORY / "tests" / "postgres"],

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import socket
 import sqlite3
 import subprocess
 import sys
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -26,7 +27,7 @@ from tests.support.eventually import eventually
 from tests.support.sql import as_psycopg
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Iterator, Sequence
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
     from typing import Self
@@ -37,11 +38,24 @@ SERVE = (sys.executable, "-m", "promptpipe", "serve")
 
 
 def free_port() -> int:
-    """Return a port on loopback that nobody uses."""
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a port on loopback that nobody uses, and nobody else is given soon.
+
+    It lies below those that the kernel gives to connections, and is one of this process's own: tests in two of them do
+    not meet, and a server that is started again finds its port free.
+    """
+    for port in _ports:
+        with closing(socket.socket()) as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("there is no end of ports")
+
+
+def _own_ports() -> Iterator[int]:
+    first = 20_000 + 4_000 * (int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 3)
+    return itertools.cycle(range(first, first + 4_000))
+
+
+_ports = _own_ports()
 
 
 @dataclass(frozen=True)
