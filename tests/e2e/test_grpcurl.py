@@ -280,6 +280,33 @@ async def test_admin_commands_about_events(tmp_path: Path) -> None:
         assert (again.returncode, again.stderr) == (1, "promptpipe: NOT_FOUND: there is no event e1\n")
 
 
+async def test_admin_commands_about_conversations(tmp_path: Path) -> None:
+    """Each order is answered with where the conversation is then; what cannot be done is told with the reason."""
+    async with open_service(Home.on_sqlite(tmp_path)) as (service, stand_in):
+        service.start()
+        await service.wait_ready()
+        person = await command(service, "participants", "enroll", GRACE)
+        assert [flow["name"] for flow in await command(service, "flows", "types")] == ["conversation"]
+        moved = await command(service, "flows", "move", person["id"], "FEEDBACK", "--reason", "a test")
+        assert moved["stateData"]["conversationState"] == "FEEDBACK"
+        assert await command(service, "flows", "get", person["id"]) == moved
+        assert "conversationState" not in (await command(service, "flows", "reset", person["id"]))["stateData"]
+        promptpipe = ".venv/bin/promptpipe"
+        refused = await run(service, [promptpipe, "flows", "signal", person["id"], "visited", "--payload", "{}"])
+        reason = "FAILED_PRECONDITION: the conversation knows no event 'visited'"
+        assert (refused.returncode, refused.stderr) == (1, f"promptpipe: {reason}\n")
+        again = await run(service, [promptpipe, "flows", "start", person["id"]])
+        assert (again.returncode, again.stderr.startswith("promptpipe: ALREADY_EXISTS: ")) == (1, True)
+        nonsense = await run(service, [promptpipe, "flows", "signal", person["id"], "visited", "--payload", "[]"])
+        assert (nonsense.returncode, nonsense.stderr) == (2, "promptpipe: --payload: must be a JSON object\n")
+        sent = await command(
+            service, "prompts", "send", person["id"], "Shall we?", "--option", "Yes=Good.", "--option", "No=Fine."
+        )
+        assert sent["text"] == "Shall we?\n1. Yes\n2. No"
+        phone = stand_in.world.phone(GRACE)
+        await eventually(lambda: ("service", "Shall we?\n[Yes] [No]") in phone.transcript())
+
+
 async def test_admin_commands_fail_in_one_line(tmp_path: Path) -> None:
     """Exit code 1 for what the service says, 2 for what the operator typed."""
     async with open_service(Home.on_sqlite(tmp_path)) as (service, _):
