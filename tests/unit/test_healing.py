@@ -312,6 +312,16 @@ async def test_timer_with_an_impossible_time_to_live_is_named_and_the_others_rec
     assert reason.startswith("CorruptStateError: dailyPromptReminderTimerID: a timer cannot run for ")
 
 
+async def test_timer_that_would_end_in_a_thousand_years_is_named(db: Database) -> None:
+    """Nobody waits for that: it was edited."""
+    far = {"target": "FEEDBACK", "dueAt": "3026-01-01T00:00:00+00:00"}
+    broken = await enter(db, stateTransition=far, stateTransitionTimerID="gone")
+    for report in (await recovery(db, look_only=True).look(), await recovery(db).recover_all()):
+        [(subject, reason)] = report.components[-1].failures
+        assert (subject, report.components[-1].restored) == (broken, 0)
+        assert reason.endswith("stateTransitionTimerID: a timer cannot end as late as 3026-01-01T00:00:00+00:00")
+
+
 async def test_work_whose_lease_has_ended_is_found(db: Database) -> None:
     """A process was killed, and nobody has come since: starting the service puts it right."""
     person = await enter(db)
