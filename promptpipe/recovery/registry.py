@@ -145,7 +145,8 @@ class RecoveryRegistry:
     """What a component recovers with: the store, its tally, and the application's ways to restore things.
 
     With *look_only* nothing is changed: what would be repaired is only counted, and named. Timers that were due longer
-    ago than *forgotten* have fired, though nothing tells so any more. *progress* is called now and then.
+    ago than *forgotten* have fired, though nothing tells so any more. *span* participants are looked at together, and
+    *progress* is called after each such span, and now and then.
     """
 
     def __init__(
@@ -155,6 +156,7 @@ class RecoveryRegistry:
         *,
         forgotten: timedelta | None = None,
         look_only: bool = False,
+        span: int = SPAN,
         progress: Callable[[Tally], None] = lambda _: None,
     ) -> None:
         self.store = store
@@ -162,6 +164,7 @@ class RecoveryRegistry:
         self.look_only = look_only
         self._clock = clock
         self._forgotten = forgotten
+        self._span = span
         self._progress = progress
         self._timer_recovery: TimerCallback = _unable
         self._handler_recovery: HandlerCallback = _unable
@@ -187,7 +190,7 @@ class RecoveryRegistry:
         """Recover a flow's active participants, some at a time; these count as checked once that is done."""
         self.tally.expected, self.tally.checked = await self.store.active(flow_type), 0
         after = ""
-        while span := await self.store.span(flow_type, after, SPAN):
+        while span := await self.store.span(flow_type, after, self._span):
             await recover(span)
             self.tally.checked += span.count
             self._progress(self.tally)

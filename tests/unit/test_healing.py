@@ -376,9 +376,8 @@ async def test_component_goes_on_when_the_store_is_back(db: Database) -> None:
     assert ("faltering", "StoreUnavailableError: gone for a moment") in failed.failures
 
 
-async def test_progress_is_told_with_each_span_of_participants(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_progress_is_told_with_each_span_of_participants(db: Database) -> None:
     """How many have been looked at, of how many, and how many repaired."""
-    monkeypatch.setattr("promptpipe.recovery.registry.SPAN", 2)
     for number in range(5):
         await enter(db, f"+1650555{number:04}")
     db.change("DELETE FROM registered_hooks")
@@ -387,7 +386,7 @@ async def test_progress_is_told_with_each_span_of_participants(db: Database, mon
     def progress(tally: Tally) -> None:
         told.append((tally.name, tally.checked, tally.expected, tally.restored))
 
-    await recovery(db, progress=progress).recover_all()
+    await recovery(db, progress=progress, span=2).recover_all()
     checked = sorted({(done, restored) for _, done, _, restored in told if done == restored})
     assert checked == [(2, 2), (4, 4), (5, 5)]
     assert {(name, expected) for name, _, expected, _ in told} == {("conversation flow", 5)}
