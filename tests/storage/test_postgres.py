@@ -227,15 +227,22 @@ def let_inserts_fail(config: PostgresConfig, code: str, times: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "mode"),
-    [({}, "force_generic_plan"), ({"pooled": True}, "auto"), ({"options": "-c plan_cache_mode=auto"}, "auto")],
+    ("settings", "mode", "scans"),
+    [
+        ({}, "force_generic_plan", "off"),
+        ({"pooled": True}, "auto", "on"),
+        ({"options": "-c plan_cache_mode=auto -c search_path=public"}, "auto", "off"),
+    ],
 )
-async def test_plans_are_those_that_were_looked_at(config: PostgresConfig, settings: dict[str, Any], mode: str) -> None:
-    """Unless the connection is somebody else's too, or the operator says otherwise."""
+async def test_plans_are_those_that_were_looked_at(
+    config: PostgresConfig, settings: dict[str, Any], mode: str, scans: str
+) -> None:
+    """Unless the connection is somebody else's too, or as far as the operator says otherwise."""
     url = make_conninfo(config.url, options=settings.get("options"))
+    names = "current_setting('plan_cache_mode') AS mode, current_setting('enable_seqscan') AS scans"
     async with await replace(config, url=url, pooled="pooled" in settings).connect() as connection:
-        [row] = await (await connection.execute("SHOW plan_cache_mode")).fetchall()
-    assert row == {"plan_cache_mode": mode}
+        [row] = await (await connection.execute(f"SELECT {names}")).fetchall()
+    assert row == {"mode": mode, "scans": scans}
 
 
 @pytest.mark.parametrize("code", ["40001", "40P01"])

@@ -38,6 +38,13 @@ FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 10.0
 """Seconds between two attempts to reach a server at the start: doubled each time, and half of it left to chance."""
 
+PLANNING = "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c jit=off"
+"""Our statements have one good plan each, by their indexes, whatever their values and however full the tables are.
+
+Planning them anew for each execution would take longer than most of them do; and what was planned while a table was
+empty would read all of it for as long as the connection lasts.
+"""
+
 log = structlog.get_logger(__name__)
 
 
@@ -58,8 +65,7 @@ class PostgresConfig:
         """Return the parameters of each connection besides the URL, whose own are stronger.
 
         A server that vanished without a word is noticed within half a minute. Of several hosts, the one that takes
-        writes is wanted. Our statements have one good plan each, whatever their values: planning them anew for each
-        execution would take longer than most of them do.
+        writes is wanted.
         """
         said = conninfo_to_dict(self.url)
         defaults: dict[str, Any] = {
@@ -72,9 +78,10 @@ class PostgresConfig:
         }
         if "," in str(said.get("host", "")):
             defaults["target_session_attrs"] = "read-write"
+        chosen = {name: value for name, value in defaults.items() if name not in said}
         if not self.pooled:
-            defaults["options"] = "-c plan_cache_mode=force_generic_plan"
-        return {name: value for name, value in defaults.items() if name not in said} | {
+            chosen["options"] = f"{PLANNING} {said.get('options') or ''}".rstrip()
+        return chosen | {
             "autocommit": True,
             "row_factory": dict_row,
             "context": _Context(),
