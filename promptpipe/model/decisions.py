@@ -190,7 +190,9 @@ class Delivery:
 
         Timers that it cancels or sets anew have not fired. There is none when nothing is left.
         """
-        behind = [item for item in self.behind if not decision.cancels(item.event)]
+        behind = self.behind
+        if decision.cancel or decision.wake or decision.unschedule:
+            behind = tuple(item for item in behind if not decision.cancels(item.event))
         if not behind:
             return None
         return Delivery(
@@ -199,7 +201,7 @@ class Delivery:
             participant=self.participant,
             states=self.states if decision.state is None else _changed(self.states, decision.state),
             hooks=_changed_hooks(self.hooks, decision) if decision.hook or decision.unhook else self.hooks,
-            behind=tuple(behind[1:]),
+            behind=behind[1:],
             depth=self.depth,
         )
 

@@ -181,7 +181,9 @@ class EventAside:
 def encoded(event: Event) -> dict[str, object]:
     """Return *event* as a JSON object; instants become ISO 8601 text."""
     values = {name: getattr(event, name) for name in _FIELDS[event.kind]}
-    return values | {name: values[name].isoformat() for name in _INSTANTS[event.kind]}
+    for name in _INSTANTS[event.kind]:
+        values[name] = values[name].isoformat()
+    return values
 
 
 def decoded(kind: str, data: Mapping[str, object]) -> Event:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 EVENTS_IN_A_ROW = 50
 """Events of one mailbox handled under one lease; then others that wait for a slot have their turn."""
 
-EVENTS_AT_ONCE = 16
+EVENTS_AT_ONCE = 25
 """Events of one mailbox handled in one commit, as far as that takes no time."""
 
 QUICK_SECONDS = 0.1
@@ -114,13 +114,14 @@ class MailboxRunner:
 
         What is not quick, or fails, is handled again once it is the first.
         """
-        decisions, also = [first.decision], []
+        decisions, also, standing = [first.decision], [], first.decision
         following = first.delivery.after(first.decision)
         with trio.move_on_after(QUICK_SECONDS), suppress(Exception):
             while following is not None and len(decisions) < most:
                 decision = await self._decide(following)
-                if not all(before.goes_with(decision) for before in decisions):
+                if not standing.goes_with(decision):
                     break
+                standing = standing if decision.state is None else decision
                 decisions.append(decision)
                 also.append(following.event)
                 following = following.after(decision)
