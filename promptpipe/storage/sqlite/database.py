@@ -34,6 +34,12 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+WAL_PAGES = 4_000
+"""Pages (of 4 KiB) in the write-ahead log from which on a commit carries them over into the file.
+
+The same few pages are written again and again: the more are waited for, the fewer are carried over.
+"""
+
 MINIMUM_SQLITE = (3, 38, 0)
 """The first with JSON functions built in always; STRICT tables and RETURNING are older."""
 
@@ -88,6 +94,7 @@ def connect(path: Path, *, factory: type[sqlite3.Connection] = sqlite3.Connectio
     try:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
     except sqlite3.Error:
         connection.close()
         raise

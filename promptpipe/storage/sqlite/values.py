@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -66,7 +65,7 @@ def span(value: int) -> timedelta:
 _AS_STORED: dict[type, Callable[[Any], object]] = {
     datetime: micros,
     timedelta: lambda value: value // _MICROSECOND,
-    list: partial(json.dumps, default=micros),
+    list: json.JSONEncoder(default=micros).encode,
 }
 
 

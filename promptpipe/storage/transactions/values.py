@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _EPOCH = datetime.fromtimestamp(0, UTC)
 _MICROSECOND = timedelta(microseconds=1)
+_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)  # `json.dumps` makes one each time
 
 
 def micros(at: datetime | None) -> int | None:
@@ -28,7 +29,7 @@ def span(seconds: float) -> timedelta:
 
 def to_json(value: Mapping[str, object] | Sequence[Mapping[str, object]]) -> str:
     """Return a JSON object, or an array of them, as compact text."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return _JSON.encode(value)
 
 
 def fences(leases: Iterable[Lease]) -> str:
