@@ -38,11 +38,11 @@ STATUSES = ("sent", "delivered", "read")
 PATIENCE = 30.0
 
 
-async def _serve(url: str, port: int, provider_port: int) -> None:
+async def _serve(url: str, port: int, grpc_port: int, provider_port: int) -> None:
     settings = settings_for(
         url,
         http_bind=f"127.0.0.1:{port}",
-        grpc_bind=f"127.0.0.1:{free_port()}",
+        grpc_bind=f"127.0.0.1:{grpc_port}",
         simulator_bind=f"127.0.0.1:{provider_port}",
         auto_enroll=True,
     )
@@ -139,9 +139,10 @@ def figures(suite: Suite) -> Iterator[Figure]:
     texts = suite.number(TEXTS)
     for back_end in BACK_ENDS:
         for statuses, said in (((), ""), (STATUSES, ", with 3 statuses for each")):
-            url, port, provider_port = suite.databases.new(back_end), free_port(), free_port()
+            url = suite.databases.new(back_end)
+            port, grpc_port, provider_port = free_port(), free_port(), free_port()
             log = suite.databases.folder / "conversation.log"
-            with open_service(log, _serve, url, port, provider_port) as process:
+            with open_service(log, _serve, url, port, grpc_port, provider_port) as process:
                 late, micros = trio.run(_converse, port, provider_port, process, texts, statuses)
             if count(url, "SELECT count(*) FROM responses") != texts + PEOPLE:
                 raise RuntimeError("not every text is in the database")

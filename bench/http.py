@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import suppress
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 RECEIVE = 65_536
 WEBHOOK = "/webhooks/whatsapp"
+PATIENCE = 60.0
+"""Seconds until a service is ready, at most."""
 
 
 class ConnectionLostError(Exception):
@@ -79,13 +82,12 @@ class Client:
 
     async def wait_ready(self, path: str = "/readyz") -> None:
         """Return when the service says at *path* that all is well; by default, that it takes webhooks."""
-        while True:
-            try:
-                if await self.ask(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode()) == HTTPStatus.OK:
-                    return
-            except (OSError, ConnectionLostError):
-                pass
-            await trio.sleep(0.02)
+        with trio.fail_after(PATIENCE):
+            while True:
+                with suppress(OSError, ConnectionLostError):
+                    if await self.ask(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode()) == HTTPStatus.OK:
+                        return
+                await trio.sleep(0.02)
 
 
 async def serve(listener: trio.SocketListener, answer: Callable[[bytes], Mapping[str, object]]) -> None:
