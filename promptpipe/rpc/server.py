@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 from contextlib import aclosing
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -31,18 +32,28 @@ if TYPE_CHECKING:
         def __mapping__(self) -> Mapping[str, Handler]: ...
 
 
-MAX_CONNECTIONS = 200
-"""Connections at a time; one more is closed unanswered."""
-MAX_CALLS = 1000
-"""Calls at a time, over all connections; one more is refused."""
-LIMITS = Limits(idle=1800.0)
-HANDSHAKE_SECONDS = 10.0
 STREAM_GRACE = 1.0
 """How long streaming calls may go on once draining: they have no end of their own."""
 FAREWELL_SECONDS = 0.5
 """How long peers have to learn that the server goes, and to take their last answers."""
 
 log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerLimits:
+    """What peers may do together, and each on its connection. Times in seconds."""
+
+    connections: int = 200
+    """At a time; one more is closed unanswered."""
+    calls: int = 1000
+    """At a time, over all connections; one more is refused."""
+    handshake: float = 10.0
+    """Until TLS is spoken."""
+    each: Limits = field(default_factory=partial(Limits, idle=1800.0))
+
+
+DEFAULT_LIMITS = ServerLimits()
 
 
 class RpcServer:
@@ -58,12 +69,14 @@ class RpcServer:
         grace: float,
         authenticate: Authenticate = everyone,
         tls: ssl.SSLContext | None = None,
+        limits: ServerLimits = DEFAULT_LIMITS,
     ) -> None:
         self._methods = _methods(services)
         self._listener = listener
         self._grace = grace
         self._authenticate = authenticate
         self._tls = tls
+        self._limits = limits
         self._connections: set[Http2Connection] = set()
         self._calls: set[Call] = set()
         self._handshakes = 0
@@ -122,7 +135,7 @@ class RpcServer:
 
     async def _serve_peer(self, nursery: trio.Nursery, peer: trio.SocketStream) -> None:
         """Serve one connection; whatever goes wrong in it ends it alone."""
-        if len(self._connections) + self._handshakes >= MAX_CONNECTIONS:
+        if len(self._connections) + self._handshakes >= self._limits.connections:
             log.warning("connection refused", open=len(self._connections))
             await trio.aclose_forcefully(peer)
             return
@@ -140,7 +153,7 @@ class RpcServer:
         stream = trio.SSLStream(peer, self._tls, server_side=True, https_compatible=True)
         self._handshakes += 1
         try:
-            with trio.move_on_after(HANDSHAKE_SECONDS):
+            with trio.move_on_after(self._limits.handshake):
                 await stream.do_handshake()
                 if stream.selected_alpn_protocol() == "h2":
                     return stream
@@ -152,7 +165,7 @@ class RpcServer:
         return None
 
     async def _serve(self, nursery: trio.Nursery, transport: trio.abc.Stream) -> None:
-        connection = Http2Connection(transport, LIMITS, partial(self._begin_call, nursery))
+        connection = Http2Connection(transport, self._limits.each, partial(self._begin_call, nursery))
         self._connections.add(connection)
         if self._stop.is_set():
             connection.go_away(final=True)
@@ -166,7 +179,7 @@ class RpcServer:
         call = Call(stream, self._methods, self._authenticate)
         if self._stop.is_set():
             call.stop("the service is draining")
-        elif len(self._calls) >= MAX_CALLS:
+        elif len(self._calls) >= self._limits.calls:
             call.stop("the service has too many calls to answer")
         self._calls.add(call)
         nursery.start_soon(self._run_call, call)

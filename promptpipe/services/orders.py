@@ -21,13 +21,13 @@ PATIENCE_SECONDS = 150.0
 """After which whoever set no deadline is told that the order waits. One event holds up a mailbox for two minutes."""
 
 
-async def carried_out(store: OrderStore, event_id: EventId) -> None:
+async def carried_out(store: OrderStore, event_id: EventId, patience: float = PATIENCE_SECONDS) -> None:
     """Return when an order has been carried out, by whatever instance.
 
-    Raise `PreconditionError` when it was refused or set aside, and `StillWaitingError`.
+    Raise `PreconditionError` when it was refused or set aside, and `StillWaitingError` after *patience* seconds.
     """
     pause = FIRST_LOOK_SECONDS
-    with trio.move_on_after(PATIENCE_SECONDS):
+    with trio.move_on_after(patience):
         while (status := await store.status(event_id)).standing is Standing.WAITING:
             await trio.sleep(pause)
             pause = min(2 * pause, LAST_LOOK_SECONDS)

@@ -17,9 +17,8 @@ from hyperframe.frame import HeadersFrame, SettingsFrame, WindowUpdateFrame
 
 from promptpipe.client import client_tls, open_channel, v1
 from promptpipe.client.channel import LIMITS
-from promptpipe.rpc import server as server_module
 from promptpipe.rpc.http2 import Limits
-from promptpipe.rpc.server import tls_context
+from promptpipe.rpc.server import ServerLimits, tls_context
 from tests.client.asking import HELLO, OK, answer, ask, call, open_raw_server, refused
 from tests.support.eventually import eventually
 from tests.support.grpcio import open_grpcio_server
@@ -194,10 +193,10 @@ async def test_connection_that_has_used_up_its_numbers_is_replaced() -> None:
 # ---------------------------------------------------------------- more calls than the server takes at once
 
 
-async def test_calls_wait_for_a_place(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_calls_wait_for_a_place() -> None:
     """A server that takes two at a time, or ends the connection, gets two at a time; all are answered."""
-    monkeypatch.setattr(server_module, "LIMITS", Limits(streams=2))
-    async with open_server(Methods()) as (_, port), open_channel(f"localhost:{port}") as channel:
+    limits = ServerLimits(each=Limits(streams=2))
+    async with open_server(Methods(), limits=limits) as (_, port), open_channel(f"localhost:{port}") as channel:
         answers = []
 
         async def one(number: int) -> None:

@@ -11,7 +11,7 @@ import pytest
 from promptpipe.model.errors import NotFoundError
 from promptpipe.model.ids import JobId
 from promptpipe.model.jobs import Ending, Fail, Finish, JobFailure, JobStatus, NewJob, Retry
-from promptpipe.storage.transactions import maintenance
+from promptpipe.ports.maintenance import BATCH
 from tests.contract.test_races import all_at_once
 from tests.support.people import ENROLLMENT, batch, inbound
 
@@ -38,11 +38,13 @@ async def ended(db: Database, outcome: Outcome | None, number: int = 1) -> list[
     return [job.id for job in new]
 
 
-async def prune(db: Database, status: JobStatus = JobStatus.DONE, age: timedelta = DAY) -> list[int]:
+async def prune(
+    db: Database, status: JobStatus = JobStatus.DONE, age: timedelta = DAY, *, limit: int = BATCH
+) -> list[int]:
     """Prune the history of *status*, and return how many jobs were left after each batch."""
     left = []
     after: object = None
-    while (after := await db.store.maintenance.prune_history(status, age, after)) is not None:
+    while (after := await db.store.maintenance.prune_history(status, age, after, limit=limit)) is not None:
         left += [row[0] for row in db.rows("SELECT count(*) FROM job_history")]
     return left
 
@@ -84,25 +86,23 @@ async def test_time_begins_when_the_job_ends(db: Database) -> None:
     assert await prune(db) == [0]
 
 
-async def test_pruning_goes_on_batch_by_batch(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_pruning_goes_on_batch_by_batch(db: Database) -> None:
     """The oldest first, and each batch where the one before ended."""
-    monkeypatch.setattr(maintenance, "BATCH", 3)
     for _ in range(4):
         await ended(db, Finish(), 2)
         db.clock.advance(1.0)
     newest = await ended(db, Finish(), 2)
     db.clock.advance(DAY.total_seconds())
-    assert await prune(db) == [7, 4, 2]
+    assert await prune(db, limit=3) == [7, 4, 2]
     for job_id in newest:
         await db.store.jobs.get(job_id)
 
 
-async def test_many_that_ended_at_once_are_pruned_all(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_many_that_ended_at_once_are_pruned_all(db: Database) -> None:
     """More than a batch of the same microsecond."""
-    monkeypatch.setattr(maintenance, "BATCH", 3)
     await ended(db, Finish(), 10)
     db.clock.advance(2 * DAY.total_seconds())
-    assert await prune(db) == [7, 4, 1, 0]
+    assert await prune(db, limit=3) == [7, 4, 1, 0]
 
 
 async def test_errors_go_with_their_job(db: Database) -> None:
@@ -142,12 +142,11 @@ async def test_marks_of_what_webhooks_brought_are_kept_for_their_time(db: Databa
     assert db.rows("SELECT count(*) FROM inbound_dedup") == [(0,)]
 
 
-async def test_many_instances_prune_together(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_many_instances_prune_together(db: Database) -> None:
     """None waits for another, nor for a job that is being retried; in the end everything is gone but that."""
-    monkeypatch.setattr(maintenance, "BATCH", 5)
     jobs = await ended(db, Fail(FAILURE), 60)
     db.clock.advance(2 * DAY.total_seconds())
-    calls: list[Callable[[], Awaitable[object]]] = [partial(prune, db, JobStatus.FAILED) for _ in range(4)]
+    calls: list[Callable[[], Awaitable[object]]] = [partial(prune, db, JobStatus.FAILED, limit=5) for _ in range(4)]
 
     async def retry() -> None:
         try:

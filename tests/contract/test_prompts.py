@@ -17,7 +17,7 @@ from promptpipe.model.errors import (
     PreconditionError,
     StillWaitingError,
 )
-from promptpipe.model.events import PromptOrdered
+from promptpipe.model.events import FlowMoved, PromptOrdered
 from promptpipe.model.ids import MessageId, ParticipantId
 from promptpipe.model.messages import MessageStatus, Text
 from promptpipe.model.orders import OrderStatus, Standing
@@ -32,8 +32,8 @@ from promptpipe.model.prompts import (
     StaticPrompt,
     prompt_payload,
 )
-from promptpipe.services import orders
 from promptpipe.services.flows import Flows
+from promptpipe.services.orders import carried_out
 from promptpipe.services.prompts import PromptRules, Prompts
 from tests.support.echo import EchoFlow
 from tests.support.people import ADA, BOB, ENROLLMENT, batch, enroll, inbound
@@ -334,7 +334,7 @@ async def test_where_an_order_stands(db: Database) -> None:
     await store.mailboxes.retry(delivery.lease, event_id, error="boom", delay=1.0, blocked=130.0, limit=120.0)
     assert await store.orders.status(event_id) == OrderStatus(Standing.ASIDE, "boom")
     with pytest.raises(PreconditionError, match="set aside: boom"):
-        await orders.carried_out(store.orders, event_id)
+        await carried_out(store.orders, event_id)
     await store.aside.drop(event_id)
     assert await store.orders.status(event_id) == OrderStatus(Standing.DONE)
 
@@ -353,15 +353,15 @@ async def test_reasons_of_refusals_are_forgotten(db: Database) -> None:
     assert db.rows("SELECT count(*) FROM refusals") == [(0,)]
 
 
-async def test_whoever_waits_too_long_is_told(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_whoever_waits_too_long_is_told(db: Database) -> None:
     """The order stays, and is carried out in its time."""
-    monkeypatch.setattr(orders, "PATIENCE_SECONDS", 0.02)
     person, working = await enroll(db), Working(db, [NotingFlow()])
-    flows = Flows(working.registry, db.store.orders, db.store.participants)
+    event_id = await db.store.orders.place(person, FlowMoved(flow_type="echo", target_state="THERE", reason=""))
     with pytest.raises(StillWaitingError, match="it will be"):
-        await flows.move(person, "echo", "THERE", "")
+        await carried_out(db.store.orders, event_id, patience=0.02)
     await working.everything()
-    assert (await flows.state(person, "echo")).current_state == "THERE"
+    await carried_out(db.store.orders, event_id)
+    assert (await db.store.participants.flow_state(person, "echo")).current_state == "THERE"
 
 
 async def test_hook_of_a_decision_is_kept(db: Database) -> None:

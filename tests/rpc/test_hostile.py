@@ -19,10 +19,9 @@ from hyperframe.frame import (
     PushPromiseFrame,
 )
 
-from promptpipe.rpc import server as server_module
 from promptpipe.rpc.http2 import Limits
-from promptpipe.rpc.http2 import connection as connection_module
 from promptpipe.rpc.http2.connection import MAX_HEADER_TABLE
+from promptpipe.rpc.server import ServerLimits
 from tests.support.eventually import eventually
 from tests.support.http2 import PREFACE, data, goaway, message, open_peer, ping, reset, settings, window
 from tests.support.rpc import Methods, open_client, open_server, path, works
@@ -114,9 +113,8 @@ HARMLESS = {
 
 
 @pytest.fixture
-async def port(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[int]:
-    monkeypatch.setattr(connection_module, "LAST_WORDS_SECONDS", 0.1)
-    async with open_server(Methods()) as (_, port):
+async def port() -> AsyncIterator[int]:
+    async with open_server(Methods(), limits=ServerLimits(connections=20, each=Limits(last_words=0.1))) as (_, port):
         yield port
 
 
@@ -195,11 +193,11 @@ async def test_pings_of_a_client_that_is_sent_much_are_no_flood(port: int) -> No
 
 
 @pytest.mark.slow
-async def test_10000_aborted_uploads_leave_the_connection_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_10000_aborted_uploads_leave_the_connection_whole() -> None:
     """Not a byte of its window leaks: not by resets, not by answers given early, not by messages left half."""
-    monkeypatch.setattr(server_module, "LIMITS", Limits(frame_burst=100_000))
+    limits = ServerLimits(each=Limits(frame_burst=100_000))
     spoiled = message(ECHO) + message(size=2000) + bytes(300)
-    async with open_server(Methods()) as (server, port), open_peer(port) as peer:
+    async with open_server(Methods(), limits=limits) as (server, port), open_peer(port) as peer:
         await peer.greet()
         for batch in range(200):
             frames = []
@@ -232,9 +230,8 @@ async def test_peer_decides_not_how_much_is_remembered_for_it() -> None:
         assert connection.h2.encoder.header_table._current_size <= MAX_HEADER_TABLE
 
 
-async def test_connections_are_bounded(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_connections_are_bounded(port: int) -> None:
     """One more than the bound is closed unanswered; when others go, there is room again."""
-    monkeypatch.setattr(server_module, "MAX_CONNECTIONS", 20)
     crowd = [await trio.open_tcp_stream("127.0.0.1", port) for _ in range(20)]
     async with open_peer(port) as peer:
         assert await peer.wait_closed() == []
@@ -243,11 +240,14 @@ async def test_connections_are_bounded(port: int, monkeypatch: pytest.MonkeyPatc
     await eventually(lambda: works(port))
 
 
-async def test_calls_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_calls_are_bounded() -> None:
     """Over all connections; one more is refused as UNAVAILABLE; when others end, there is room again."""
-    monkeypatch.setattr(server_module, "MAX_CALLS", 20)
     methods = Methods()
-    async with open_server(methods) as (_, port), open_peer(port) as one, open_peer(port) as two:
+    async with (
+        open_server(methods, limits=ServerLimits(calls=20)) as (_, port),
+        open_peer(port) as one,
+        open_peer(port) as two,
+    ):
         for peer in (one, two):
             await peer.greet()
             for number in range(10):

@@ -10,8 +10,8 @@ import trio
 from google.protobuf.wrappers_pb2 import Int64Value, StringValue
 from hyperframe.frame import GoAwayFrame, PingFrame
 
-from promptpipe.rpc.http2.connection import HIGH_WATER, LAST_WORDS_SECONDS, MAX_UNSENT, SEND_SECONDS
-from promptpipe.rpc.server import LIMITS
+from promptpipe.rpc.http2.connection import HIGH_WATER, MAX_UNSENT, SEND_SECONDS
+from promptpipe.rpc.server import DEFAULT_LIMITS
 from tests.support.http2 import PREFACE, data, goaway, message, open_memory_peer, ping, settings, window
 from tests.support.rpc import Methods, Service
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from promptpipe.rpc.stream import RpcStream
     from tests.support.http2 import RawPeer
 
+LIMITS = DEFAULT_LIMITS.each
 ECHO = StringValue(value="hello").SerializeToString()
 
 
@@ -70,7 +71,7 @@ async def test_idle_connection_is_closed_with_notice(autojump_clock: MockClock) 
         assert trio.current_time() == pytest.approx(50 + LIMITS.idle, abs=LIMITS.pong_within)
         noticed = trio.current_time()
         await peer.wait_closed()
-        assert trio.current_time() - noticed == pytest.approx(LAST_WORDS_SECONDS)
+        assert trio.current_time() - noticed == pytest.approx(LIMITS.last_words)
 
 
 async def test_call_that_comes_after_the_notice_is_not_served(autojump_clock: MockClock) -> None:
@@ -134,7 +135,7 @@ async def test_flood_of_a_peer_that_does_not_read_ends(autojump_clock: MockClock
             while True:
                 await peer.send(flood * 500)
                 await trio.sleep(0.01)
-        assert trio.current_time() - began <= SEND_SECONDS + LAST_WORDS_SECONDS
+        assert trio.current_time() - began <= SEND_SECONDS + LIMITS.last_words
 
 
 async def test_peer_that_does_not_read_is_not_listened_to(autojump_clock: MockClock) -> None:

@@ -11,8 +11,7 @@ import trio
 import trustme
 from google.protobuf.wrappers_pb2 import StringValue
 
-from promptpipe.rpc import server as server_module
-from promptpipe.rpc.server import tls_context
+from promptpipe.rpc.server import ServerLimits, tls_context
 from tests.support.eventually import eventually
 from tests.support.rpc import Methods, failure, open_client, open_server
 
@@ -105,10 +104,10 @@ async def test_plain_bytes_at_a_tls_port_harm_nobody(papers: Papers) -> None:
         assert await is_answered(port, credentials(papers))
 
 
-async def test_handshake_that_never_ends_holds_up_nobody(papers: Papers, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_handshake_that_never_ends_holds_up_nobody(papers: Papers) -> None:
     """And it is ended after a while. Until then it counts as a connection."""
-    monkeypatch.setattr(server_module, "HANDSHAKE_SECONDS", 0.3)
-    async with open_server(Methods(), tls=tls_context(*papers.server)) as (server, port):
+    limits = ServerLimits(handshake=0.3)
+    async with open_server(Methods(), tls=tls_context(*papers.server), limits=limits) as (server, port):
         streams = [await trio.open_tcp_stream("127.0.0.1", port) for _ in range(10)]
         await eventually(lambda: server._handshakes == 10)
         assert await is_answered(port, credentials(papers))

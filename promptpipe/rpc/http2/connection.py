@@ -30,8 +30,6 @@ MAX_UNSENT = 262144
 """Bytes of any kind that may wait for the transport before the peer is not listened to any more."""
 SEND_SECONDS = 20.0
 """How long a peer may leave a write waiting."""
-LAST_WORDS_SECONDS = 1.0
-"""How long a peer has to hang up once it was told why. Hanging up on it could destroy what it has not read yet."""
 MAX_HEADER_TABLE = 4096
 """Bytes of headers that are remembered for a peer, to be sent shorter. It may ask for any number."""
 MAX_STREAM_ID = 2**31 - 1
@@ -112,7 +110,7 @@ class Http2Connection:
         self._collect()
         self._out += GoAwayFrame(0, last_stream_id=last, error_code=ErrorCodes.NO_ERROR).serialize()
         if final:
-            self._end_with(LAST_WORDS_SECONDS)
+            self._end_with(self.limits.last_words)
         self._wake.set()
 
     # ------------------------------------------------------------------ for streams
@@ -191,9 +189,9 @@ class Http2Connection:
             except (ProtocolError, UnicodeError) as error:
                 log.info("connection closed: its peer breaks the protocol", error=str(error)[:200])
                 self._lose()
-                self._end_with(LAST_WORDS_SECONDS)
+                self._end_with(self.limits.last_words)
                 self._wake.set()
-                with trio.move_on_after(LAST_WORDS_SECONDS):
+                with trio.move_on_after(self.limits.last_words):
                     while await self.transport.receive_some(MAX_READ_SIZE):
                         pass
                 return

@@ -31,6 +31,8 @@ class Limits:
     pong_within: float = 20.0
     idle: float = math.inf
     """Without a stream, after which the connection ends."""
+    last_words: float = 1.0
+    """For a peer to hang up once it was told why. Hanging up on it could destroy what it has not read yet."""
 
 
 # What the event of a frame that carries nothing costs of the peer's budget. Senders of messages do send window updates.
