@@ -34,6 +34,11 @@ class Suite:
         """How often what takes long is measured."""
         return range(min(2, self.how_often))
 
+    @property
+    def many_rounds(self) -> range:
+        """How often what varies from round to round is measured."""
+        return range(2 * self.how_often - 1)
+
     def number(self, wanted: int) -> int:
         """Return how many there are to be, *wanted* in a full run."""
         return max(100, int(wanted * self.scale))

@@ -99,7 +99,7 @@ def _round(suite: Suite, store: str) -> tuple[float, float]:
 def figures(suite: Suite) -> Iterator[Figure]:
     """Yield how many webhooks are taken, and their share of what the server could do."""
     rounds: dict[str, list[tuple[float, float]]] = {STORING: [], NOT_STORING: []}
-    for number in suite.rounds:
+    for number in suite.many_rounds:
         for store in list(rounds)[:: -1 if number % 2 else 1]:
             rounds[store].append(_round(suite, store))
     for store, measured in rounds.items():

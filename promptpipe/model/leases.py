@@ -52,7 +52,8 @@ class Claim:
 
     *seconds* is the lease's length; *held* names what this worker holds already: it is never handed out again,
     even when its lease is overdue. With *suspect*, one suspect is added when fewer than *limit* others were due. One
-    that is not *thorough* may pass over what has become due behind what was claimed last, and over suspects.
+    that is not *thorough* may pass over what has become due behind what was claimed last, and over suspects. What
+    becomes due later than *sight* seconds from now is not in sight.
     *queues* concerns jobs only, *depth* mailboxes: how many events of one are handed out at once.
     """
 
@@ -62,6 +63,7 @@ class Claim:
     held: Collection[str] = ()
     suspect: bool = False
     thorough: bool = True
+    sight: float = 86_400.0
     queues: Sequence[str] = ("default",)
     depth: int = 1
 

@@ -140,6 +140,7 @@ class ClaimLoop(Generic[T]):
             held=keeper.held(self._work),
             suspect=suspect,
             thorough=thorough,
+            sight=POLL_SECONDS,
             depth=self._depth,
         )
 

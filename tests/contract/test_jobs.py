@@ -61,6 +61,8 @@ async def test_job_is_claimed_when_due_and_not_before(db: Database) -> None:
     assert created
     early = await db.store.jobs.claim(db.claim())
     assert (list(early.items), early.next_due_in) == ([], 5.0)
+    assert (await db.store.jobs.claim(db.claim(sight=4.999))).next_due_in is None
+    assert (await db.store.jobs.claim(db.claim(sight=5.0))).next_due_in == 5.0
     db.clock.advance(5.0)
     leased = await claim_one(db)
     assert (leased.job.id, leased.job.attempt, leased.job.status) == (new.id, 1, JobStatus.RUNNING)

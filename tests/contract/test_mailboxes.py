@@ -178,6 +178,8 @@ async def test_append_to_a_mailbox_that_backs_off_keeps_its_time(db: Database) -
     await tell(db, "two")
     early = await db.store.mailboxes.claim(db.claim())
     assert (list(early.items), early.next_due_in) == ([], 5.0)
+    assert (await db.store.mailboxes.claim(db.claim(sight=4.999))).next_due_in is None
+    assert (await db.store.mailboxes.claim(db.claim(sight=5.0))).next_due_in == 5.0
     db.clock.advance(5.0)
     again = await claim_one(db)
     assert (text_of(again), again.event.attempt, again.event.blocked) == ("poison", 2, 5.0)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 HOT: dict[str, str | tuple[str, ...]] = {
     # statement: the index, and how much of it narrows the search; or several that are as good
     "claim_lanes": "lanes_due (kind=? AND priority=? AND due_at<?)",
-    "next_due_lane": "lanes_due (kind=? AND priority=? AND due_at>?)",
+    "next_due_lane": "lanes_due (kind=? AND priority=? AND due_at>? AND due_at<?)",
     "extend_lanes": "PRIMARY KEY (kind=? AND key=?)",
     "held_lanes": "PRIMARY KEY (kind=? AND key=?)",
     "keep_lanes": "PRIMARY KEY (kind=? AND key=?)",
@@ -27,7 +27,7 @@ HOT: dict[str, str | tuple[str, ...]] = {
     "set_lane_due": "PRIMARY KEY (kind=? AND key=?)",
     "lanes_of_worker": "lanes_worker (worker=?)",
     "claim_jobs": "jobs_due (queue=? AND priority=? AND due_at<?)",
-    "next_due_job": "jobs_due (queue=? AND priority=? AND due_at>?)",
+    "next_due_job": "jobs_due (queue=? AND priority=? AND due_at>? AND due_at<?)",
     "finish_jobs": "sqlite_autoindex_jobs_1 (id=?)",
     "taken_keys": "jobs_dedupe (dedupe_key=?)",
     "held_jobs": "sqlite_autoindex_jobs_1 (id=?)",

@@ -109,6 +109,7 @@ class Database(ABC):
         held: Collection[str] = (),
         suspect: bool = True,
         thorough: bool = True,
+        sight: float = 86_400.0,
         queues: Sequence[str] = ("default",),
         depth: int = 1,
     ) -> Claim:
@@ -121,6 +122,7 @@ class Database(ABC):
             held=held,
             suspect=suspect,
             thorough=thorough,
+            sight=sight,
             queues=queues,
             depth=depth,
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -26,10 +25,12 @@ from promptpipe.model.jobs import (
 from promptpipe.model.leases import SUSPECT_FROM, Claimed, Lease, Work
 from promptpipe.model.text import shortened, storable
 from promptpipe.storage.transactions import jobs, mailbox_events, messages
+from promptpipe.storage.transactions.floors import Floors
 from promptpipe.storage.transactions.values import fences, from_json, span, to_json
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+    from datetime import datetime
 
     from promptpipe.model.jobs import Effects, Ending, NewJob, Outcome
     from promptpipe.model.leases import Claim
@@ -45,33 +46,6 @@ OUT_OF_ATTEMPTS = JobFailure(type="OutOfAttempts", message="its worker vanished 
 FEW = 16
 """So many jobs that are held can be left out by the statement that claims, and none has to be looked for after."""
 
-START = datetime.fromtimestamp(0, UTC)
-LATE_COMMITS = timedelta(seconds=1)
-
-
-class Floors:
-    """From where claims of each level look, so that they do not step over all that is gone again and again.
-
-    The index of a database that many write keeps the entries of rows that are gone until nobody can see them any more,
-    and some reader may sit on a snapshot for hours. What comes before a floor (enqueued for an earlier time, or a
-    lease that ran out) is found by the next thorough claim.
-    """
-
-    def __init__(self) -> None:
-        self._floors: dict[str, list[datetime]] = {}
-
-    def of(self, queue: str, *, thorough: bool) -> list[datetime]:
-        """Return a floor for each priority of *queue*."""
-        nowhere = [START for _ in PRIORITIES]
-        return nowhere if thorough else self._floors.get(queue, nowhere)
-
-    def raise_to(self, queue: str, rows: Sequence[Row]) -> None:
-        """Note what was claimed. Jobs are committed a little after the time they are due, so the last second stays."""
-        floors = self._floors.setdefault(queue, [START for _ in PRIORITIES])
-        for row in rows:
-            floor = min(row["run_at"], row["updated_at"] - LATE_COMMITS)
-            floors[row["priority"]] = max(floors[row["priority"]], floor)
-
 
 class JobTransactions:
     """`ports.store.JobStore`."""
@@ -79,7 +53,7 @@ class JobTransactions:
     def __init__(self, database: Database, handing: Database) -> None:
         self._database = database
         self._handing = handing
-        self._floors = Floors()
+        self._floors = Floors(len(PRIORITIES))
 
     async def enqueue(self, new: NewJob) -> tuple[Job, bool]:
         """See `JobStore.enqueue`."""
@@ -125,7 +99,7 @@ class JobTransactions:
         level = self._floors.of(claim.queues[0], thorough=False)
         found: Found = await self._database.write(partial(_claim_from_one, request=claim, floors=level, held=held))
         rows, due_in = found
-        self._floors.raise_to(claim.queues[0], rows)
+        self._floors.raise_to(claim.queues[0], _reached(rows))
         fit = [_leased(row) for row in rows if not _is_over(row)]
         if len(fit) < len(rows):
             over = [row for row in rows if _is_over(row)]
@@ -177,7 +151,7 @@ async def _claim(
             fit = await _fit_to_run(tx, rows)
             ended = ended or len(fit) < len(rows)
             claimed += fit
-            floors.raise_to(queue, rows)
+            floors.raise_to(queue, _reached(rows))
     if request.suspect and request.thorough and len(claimed) < request.limit:
         # Only now: what is due beside those found are suspects alone, so that looking for one scans nothing else.
         for queue in request.queues:
@@ -226,7 +200,8 @@ def _look(
         "worker": request.worker,
         "lease": span(request.seconds),
     }
-    return [("claim_jobs", claim), ("next_due_job", {"queues": list(request.queues), "lease": span(request.seconds)})]
+    following = {"queues": list(request.queues), "lease": span(request.seconds), "sight": span(request.sight)}
+    return [("claim_jobs", claim), ("next_due_job", following)]
 
 
 def _found(answers: Sequence[Sequence[Row]]) -> Found:
@@ -235,6 +210,11 @@ def _found(answers: Sequence[Sequence[Row]]) -> Found:
     due_in = following["due_in"]
     ordered = sorted(rows, key=lambda row: (row["priority"], row["run_at"], row["id"]))
     return ordered, None if due_in is None else due_in.total_seconds()
+
+
+def _reached(rows: Sequence[Row]) -> Iterator[tuple[int, datetime, datetime]]:
+    """Give what `Floors` are raised to by jobs that were leased."""
+    return ((row["priority"], row["run_at"], row["updated_at"]) for row in rows)
 
 
 def _is_over(row: Row) -> bool:

@@ -15,10 +15,15 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from promptpipe.model.leases import Claim
+    from promptpipe.storage.transactions.floors import Floors
     from promptpipe.storage.transactions.transaction import Row, Transaction
 
 KINDS = (Work.MAILBOX, Work.OUTBOX, Work.RECOVERY)
 """The kinds of lanes, in the order in which they are locked."""
+
+
+LEVELS = 2
+"""Of priority: replies before broadcasts."""
 
 
 async def append(tx: Transaction, work: Work, keys: Sequence[str], priority: int = 0) -> list[int]:
@@ -56,28 +61,32 @@ class Taken(NamedTuple):
     due_in: float | None
 
 
-async def claim(tx: Transaction, work: Work, request: Claim) -> Taken:
+async def claim(tx: Transaction, work: Work, request: Claim, floors: Floors) -> Taken:
     """Lease due lanes, of replies before broadcasts the longest due; and the suspect, if one was asked for."""
-    leases, abandoned, due_in = await _lease(tx, work, request, request.limit, crashed=False)
+    leases, abandoned, due_in = await _lease(tx, work, request, request.limit, floors, crashed=False)
     suspects: list[Lease] = []
     if request.suspect and request.thorough and len(leases) < request.limit:
-        suspects, _, due_in = await _lease(tx, work, request, 1, crashed=True)
+        suspects, _, due_in = await _lease(tx, work, request, 1, floors, crashed=True)
     return Taken(leases, suspects[0] if suspects else None, abandoned.union(suspects), due_in)
 
 
 async def _lease(
-    tx: Transaction, work: Work, request: Claim, limit: int, *, crashed: bool
+    tx: Transaction, work: Work, request: Claim, limit: int, floors: Floors, *, crashed: bool
 ) -> tuple[list[Lease], frozenset[Lease], float | None]:
     wanted = {
         "kind": work.value,
         "limit": limit,
+        "floors": floors.of(work.value, thorough=request.thorough),
         "crashed": crashed,
         "suspect_from": SUSPECT_FROM,
         "held": list(request.held),
         "worker": request.worker,
         "lease": span(request.seconds),
     }
-    rows, [following] = await tx.several(("claim_lanes", wanted), ("next_due_lane", {"kind": work.value}))
+    soon = {"kind": work.value, "sight": span(request.sight)}
+    rows, [following] = await tx.several(("claim_lanes", wanted), ("next_due_lane", soon))
+    if tx.contended:
+        floors.raise_to(work.value, ((row["priority"], row["was_due"], row["now"]) for row in rows))
     due_in = following["due_in"]
     leased = {Lease(work, row["key"], row["fence"]): row for row in rows}
     return (

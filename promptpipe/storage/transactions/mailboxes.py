@@ -9,6 +9,7 @@ from promptpipe.model.errors import LeaseLostError, StoreUnavailableError, Versi
 from promptpipe.model.events import Replied
 from promptpipe.model.leases import Claimed, Lease, Work
 from promptpipe.storage.transactions import decisions, deliveries, lanes, mailbox_events
+from promptpipe.storage.transactions.floors import Floors
 from promptpipe.storage.transactions.values import span
 
 if TYPE_CHECKING:
@@ -28,10 +29,11 @@ class MailboxTransactions:
     def __init__(self, database: Database, handing: Database) -> None:
         self._database = database
         self._handing = handing
+        self._floors = Floors(lanes.LEVELS)
 
     async def claim(self, claim: Claim) -> Claimed[Delivery]:
         """See `MailboxStore.claim`."""
-        return await self._database.write(partial(_claim, request=claim))
+        return await self._database.write(partial(_claim, request=claim, floors=self._floors))
 
     async def decide(self, decided: Sequence[Decided]) -> Following:
         """See `MailboxStore.decide`."""
@@ -68,8 +70,8 @@ class MailboxTransactions:
         await self._database.write(partial(_give_back, lease=lease))
 
 
-async def _claim(tx: Transaction, request: Claim) -> Claimed[Delivery]:
-    taken = await lanes.claim(tx, Work.MAILBOX, request)
+async def _claim(tx: Transaction, request: Claim, floors: Floors) -> Claimed[Delivery]:
+    taken = await lanes.claim(tx, Work.MAILBOX, request, floors)
     held = taken.leases if taken.suspect is None else [*taken.leases, taken.suspect]
     handed = await deliveries.hand_out(tx, {lease: 1 if lease in taken.abandoned else request.depth for lease in held})
     return Claimed(

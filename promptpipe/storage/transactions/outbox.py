@@ -18,6 +18,7 @@ from promptpipe.model.messages import (
 )
 from promptpipe.storage.transactions import lanes, messages
 from promptpipe.storage.transactions import outbox_orders as orders
+from promptpipe.storage.transactions.floors import Floors
 from promptpipe.storage.transactions.pages import page
 from promptpipe.storage.transactions.values import span, to_json
 
@@ -53,6 +54,7 @@ class OutboxTransactions:
         self._database = database
         self._handing = handing
         self._rules = rules
+        self._floors = Floors(lanes.LEVELS)
 
     async def enqueue(self, new: NewMessage) -> tuple[OutboxMessage, bool]:
         """See `OutboxStore.enqueue`."""
@@ -84,7 +86,7 @@ class OutboxTransactions:
 
     async def claim(self, claim: Claim) -> Claimed[Lease]:
         """See `OutboxStore.claim`."""
-        return await self._database.write(partial(_claim, request=claim))
+        return await self._database.write(partial(_claim, request=claim, floors=self._floors))
 
     async def mark_sending(self, leases: Sequence[Lease], *, seconds: float) -> Answers:
         """See `OutboxStore.mark_sending`."""
@@ -126,10 +128,10 @@ async def _resolve(tx: Transaction, message_id: MessageId, resolution: Resolutio
     return await _get(tx, message_id)
 
 
-async def _claim(tx: Transaction, request: Claim) -> Claimed[Lease]:
+async def _claim(tx: Transaction, request: Claim, floors: Floors) -> Claimed[Lease]:
     postponed, [following] = await tx.several(("postponed_messages", {"limit": ADMIT_LIMIT}), ("next_postponed", {}))
     await _admit(tx, postponed)
-    taken = await lanes.claim(tx, Work.OUTBOX, request)
+    taken = await lanes.claim(tx, Work.OUTBOX, request, floors)
     dues = [taken.due_in, None if following["due_in"] is None else following["due_in"].total_seconds()]
     next_due_in = min((due for due in dues if due is not None), default=None)
     return Claimed(items=taken.leases, suspect=taken.suspect, next_due_in=next_due_in)

@@ -99,12 +99,15 @@ RETURNING jobs.id, fence, queue, priority, kind, status, run_at, payload, dedupe
     last_error, created_at, updated_at, cancel_requested
 
 -- name: next_due_job
--- What cannot be claimed then is no reason to wake up.
+-- What cannot be claimed then is no reason to wake up. Beyond *sight* are the ends of leases, most of which are gone:
+-- while somebody holds a snapshot, each would have to be stepped over.
 SELECT min(due_at) - promptpipe_now() AS due_in
 FROM unnest(:queues::text[]) AS wanted (queue)
 LEFT JOIN queues ON name = wanted.queue
 CROSS JOIN unnest(ARRAY[0, 1, 2, 3]) AS level (priority), LATERAL (
-    SELECT due_at FROM jobs WHERE queue = wanted.queue AND priority = level.priority AND due_at > promptpipe_now()
+    SELECT due_at FROM jobs
+    WHERE queue = wanted.queue AND priority = level.priority
+        AND due_at > promptpipe_now() AND due_at <= promptpipe_now() + :sight
     ORDER BY due_at LIMIT 1
 ) AS next
 WHERE paused IS NOT TRUE AND (

@@ -38,11 +38,11 @@ RETURNING key, seq, fence, leased AND fence = (SELECT fence FROM mark) AS taken,
 
 -- name: claim_lanes
 -- Replies before broadcasts, and then the longest due. A lease that ran out counts as a crash: `leased` is still true
--- then. *crashed* wants suspects.
+-- then. *crashed* wants suspects. What was claimed last is where the next claim begins (*floors*).
 WITH due AS MATERIALIZED (
-    SELECT key FROM unnest(ARRAY[0, 1]) AS level (priority), LATERAL (
-        SELECT key FROM lanes
-        WHERE kind = :kind AND priority = level.priority AND due_at <= promptpipe_now()
+    SELECT key, due_at FROM unnest(ARRAY[0, 1], :floors::timestamptz[]) AS level (priority, floor), LATERAL (
+        SELECT key, due_at FROM lanes
+        WHERE kind = :kind AND priority = level.priority AND due_at >= level.floor AND due_at <= promptpipe_now()
             AND (crashes + leased::int >= :suspect_from) = :crashed AND key <> ALL (:held)
         ORDER BY due_at, key LIMIT :limit FOR UPDATE SKIP LOCKED
     ) AS found
@@ -52,11 +52,14 @@ UPDATE lanes SET
     crashes = crashes + leased::int, leased = true, worker = :worker, fence = (SELECT nextval('fences')),
     due_at = promptpipe_now() + :lease
 FROM due WHERE kind = :kind AND lanes.key = due.key
-RETURNING lanes.key, fence, priority, crashes
+RETURNING lanes.key, fence, priority, crashes, due.due_at AS was_due, promptpipe_now() AS now
 
 -- name: next_due_lane
+-- Beyond *sight* are the ends of leases, most of which are gone.
 SELECT min(due_at) - promptpipe_now() AS due_in FROM unnest(ARRAY[0, 1]) AS level (priority), LATERAL (
-    SELECT due_at FROM lanes WHERE kind = :kind AND priority = level.priority AND due_at > promptpipe_now()
+    SELECT due_at FROM lanes
+    WHERE kind = :kind AND priority = level.priority
+        AND due_at > promptpipe_now() AND due_at <= promptpipe_now() + :sight
     ORDER BY due_at LIMIT 1
 ) AS next
 

@@ -118,7 +118,8 @@ UPDATE sequences SET value = value + 1 WHERE name = 'fence' AND changes() > 0
 -- name: next_due_job
 -- What cannot be claimed then is no reason to wake up.
 SELECT min((
-    SELECT min(due_at) FROM jobs WHERE queue = wanted.value AND priority = level.value AND due_at > :now
+    SELECT min(due_at) FROM jobs
+    WHERE queue = wanted.value AND priority = level.value AND due_at > :now AND due_at <= :now + :sight
 )) - :now AS due_in
 FROM json_each(:queues) AS wanted CROSS JOIN json_each('[0, 1, 2, 3]') AS level LEFT JOIN queues ON name = wanted.value
 WHERE paused IS NOT TRUE AND (

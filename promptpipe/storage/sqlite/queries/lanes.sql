@@ -58,7 +58,8 @@ UPDATE sequences SET value = value + 1 WHERE name = 'fence' AND changes() > 0
 
 -- name: next_due_lane
 SELECT min((
-    SELECT min(due_at) FROM lanes WHERE kind = :kind AND priority = level.value AND due_at > :now
+    SELECT min(due_at) FROM lanes
+    WHERE kind = :kind AND priority = level.value AND due_at > :now AND due_at <= :now + :sight
 )) - :now AS due_in
 FROM json_each('[0, 1]') AS level
 
