@@ -90,7 +90,7 @@ class Comparison:
                     yield self._figure([rate], peer.name, what="no-op jobs drained, a try", unit="/s", note=told(peer))
             chosen.append(best)
         ours, theirs = [], {peer: [] for peer in chosen}
-        for _ in self._suite.rounds:
+        for _ in self._suite.many_rounds:
             ours.append(self._us())
             for peer in chosen:
                 theirs[peer].append(Measured(*self._jobs(peer), self._late(peer)))
