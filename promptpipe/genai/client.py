@@ -101,9 +101,14 @@ class OpenAiGenerator:
         with trio.move_on_after(self._longest) as scope:
             token = give_up.set(scope.cancel)
             try:
-                return await self._complete(messages, options)
+                completion = await self._complete(messages, options)
+            except GenerationError:
+                if not scope.cancel_called:
+                    raise
             finally:
                 give_up.reset(token)
+            if not scope.cancel_called:  # else it lacks its end, which came too late to be waited for
+                return completion
         raise GenerationError("the model's endpoint answered without end")
 
     async def _complete(self, messages: Sequence[ChatMessage], options: dict[str, Any]) -> object:

@@ -9,6 +9,7 @@ import pytest
 import trio
 
 from promptpipe.genai import GenAiConfig
+from promptpipe.genai.client import MAX_ANSWER
 from promptpipe.metrics import PrometheusMetrics
 from promptpipe.model.chat import ChatMessage, Generated, Role, Tool, ToolCall
 from promptpipe.model.errors import GenerationError
@@ -121,6 +122,7 @@ async def test_no_more_wishes_than_anybody_can_have() -> None:
         (http("200 OK", b"<html>hello</html>", Content_Type="text/html"), "no chat completion"),
         (http("200 OK", b"{", Content_Type="application/json"), "not JSON|gave no answer"),
         (http("200 OK", b"x" * 1_100_000, Content_Type="application/json"), "without end"),
+        (http("200 OK", b"x" * (MAX_ANSWER + 1), Content_Type="application/json"), "without end"),
     ],
 )
 async def test_what_is_no_answer_says_so_without_what_was_said(answer: bytes, reason: str) -> None:
