@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING
 
-import psycopg
-
 from bench import jobs
 from bench.figures import Figure, figure
+from tests.support.postgres import open_snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,7 +40,7 @@ def _drained(suite: Suite, *, timers: int = 0, snapshot: bool = False) -> float:
         jobs.enqueue(url, timers, jobs.MONTH)
     with ExitStack() as stack:
         if snapshot:
-            stack.enter_context(_open_snapshot(url))
+            stack.enter_context(open_snapshot(url))
         jobs.enqueue(url, number)
         return jobs.drain(url, number)[0]
 
@@ -50,12 +49,3 @@ def _together(suite: Suite, instances: int) -> float:
     number, url = suite.number(jobs.NUMBER), suite.databases.new(BACK_END)
     jobs.enqueue(url, number)
     return jobs.drain_together(url, number, instances)
-
-
-@contextmanager
-def _open_snapshot(url: str) -> Iterator[None]:
-    with psycopg.connect(url) as connection:
-        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-        connection.execute("SELECT count(*) FROM pg_class")
-        yield
-        connection.rollback()

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING
-
-import psycopg
 
 from promptpipe.model.decisions import Decided, Decision
 from promptpipe.model.ids import JobId, ParticipantId
@@ -14,10 +11,11 @@ from promptpipe.model.jobs import Ending, Finish, NewJob
 from tests.support.database import PostgresTestDatabase, running
 from tests.support.echo import EchoFlow
 from tests.support.people import ENROLLMENT, batch, inbound
+from tests.support.postgres import open_snapshot
 from tests.support.work import Working
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from tests.support.database import Database
 
@@ -43,16 +41,6 @@ async def write(db: Database, ids: Sequence[str], texts: int) -> None:
             for _ in range(texts)
         ]
     )
-
-
-@contextmanager
-def snapshot(url: str) -> Iterator[None]:
-    """See the database as it is now, for as long as the context lasts."""
-    with psycopg.connect(url) as connection:
-        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-        connection.execute("SELECT 1")
-        yield
-        connection.rollback()
 
 
 async def searched(db: Database, index: str, work: Callable[[], Awaitable[None]]) -> int:
@@ -109,7 +97,7 @@ async def test_jobs_that_are_gone_are_not_stepped_over_again_and_again(fresh_dat
                 assert await jobs.finish([Ending(item.lease, Finish()) for item in leased]) == frozenset()
             assert count == number
 
-        with snapshot(fresh_database):
+        with open_snapshot(fresh_database):
             assert await searched(db, "jobs_due", work) < 1.5 * number
 
 
@@ -127,5 +115,5 @@ async def test_lanes_as_they_were_are_not_stepped_over_again_and_again(fresh_dat
                 assert len(claimed) == len(PEOPLE)
                 await db.store.mailboxes.decide([Decided(delivery, Decision(), None) for delivery in claimed])
 
-        with snapshot(fresh_database):
+        with open_snapshot(fresh_database):
             assert await searched(db, "lanes_due", work) < 5 * rounds * len(PEOPLE)

@@ -111,6 +111,16 @@ class Programs:
             shutil.chown(path, self.user)
 
 
+@contextmanager
+def open_snapshot(url: str) -> Iterator[None]:
+    """See a database as it is now, for as long as the context lasts: nothing that goes is cleared away."""
+    with psycopg.connect(url) as connection:
+        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        connection.execute("SELECT 1")
+        yield
+        connection.rollback()
+
+
 @dataclass
 class Server:
     """A server of its own in *folder*, to be started, stopped, killed and started again on the same port."""

@@ -31,8 +31,8 @@ class Floors:
     def raise_to(self, queue: str, claimed: Iterable[tuple[int, datetime, datetime]]) -> None:
         """Note what was *claimed*: on which level, since when it was due, and the time.
 
-        What is due is committed a little later than that, so the last second stays.
+        What is due is committed a little later than that, so the last second stays; also when the clock was set back.
         """
         floors = self._floors.setdefault(queue, list(self._nowhere))
         for level, due_at, now in claimed:
-            floors[level] = max(floors[level], min(due_at, now - LATE_COMMITS))
+            floors[level] = min(max(floors[level], due_at), now - LATE_COMMITS)

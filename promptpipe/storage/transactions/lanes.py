@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 KINDS = (Work.MAILBOX, Work.OUTBOX, Work.RECOVERY)
 """The kinds of lanes, in the order in which they are locked."""
 
-
 LEVELS = 2
 """Of priority: replies before broadcasts."""
 
